@@ -1,0 +1,1 @@
+//! An MCP gateway that handles sign-in.
