@@ -1,0 +1,97 @@
+//! The JSON-RPC 2.0 envelope of a message, borrowed from its bytes. Params and results stay as they came.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// One message. A typed struct refuses a repeated member, so nobody can show a reader one method and the
+/// upstream another.
+#[derive(Debug, Deserialize)]
+pub struct Envelope<'a> {
+    /// The request id as written; absent on notifications.
+    #[serde(borrow, default)]
+    pub id: Option<&'a RawValue>,
+    /// The method; absent on responses.
+    #[serde(borrow, default)]
+    pub method: Option<Cow<'a, str>>,
+    /// The result, on a response.
+    #[serde(borrow, default)]
+    pub result: Option<&'a RawValue>,
+    /// The error, on a response.
+    #[serde(borrow, default)]
+    pub error: Option<&'a RawValue>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads one message. `None` when the bytes are not one JSON-RPC object.
+    pub fn parse(message: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(message).ok()
+    }
+}
+
+/// A request id, as the sender wrote it: a string or a number (JSON-RPC 2.0 section 4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Box<str>);
+
+impl RequestId {
+    /// The id of the request in `body`. `None` for notifications, responses, batches, ids of another
+    /// type, and anything that is not JSON-RPC: an answer to those carries no id.
+    pub fn of_request(body: &[u8]) -> Option<Self> {
+        let envelope = Envelope::parse(body)?;
+        envelope.method?;
+        let id = envelope.id?.get();
+        let is_id = id.starts_with('"') || id.starts_with('-') || id.starts_with(|c: char| c.is_ascii_digit());
+        is_id.then(|| Self(id.into()))
+    }
+
+    /// The JSON text of the id.
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(body: &str) -> Option<String> {
+        RequestId::of_request(body.as_bytes()).map(|id| id.as_json().to_owned())
+    }
+
+    #[test]
+    fn ids_come_back_as_written() {
+        for raw in ["0", "1.0", "-7", "\"probe-1\"", "\"\\u00e9\"", "12345678901234567890"] {
+            assert_eq!(id(&format!(r#"{{"method":"ping","id":{raw},"jsonrpc":"2.0"}}"#)).as_deref(), Some(raw));
+        }
+    }
+
+    #[test]
+    fn messages_without_a_request_id() {
+        for body in [
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
+            r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+            "not json",
+            "",
+        ] {
+            assert_eq!(id(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn payloads_are_not_looked_into() {
+        let body = br#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1,"a":2,"deep":[[[[]]]]}}"#;
+        assert_eq!(Envelope::parse(body).and_then(|e| e.method).as_deref(), Some("x"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body in any::<Vec<u8>>()) {
+            let _ = RequestId::of_request(&body);
+        }
+    }
+}
