@@ -1,1 +1,3 @@
-//! An MCP gateway that handles sign-in.
+//! Vestibule: a gateway for the Model Context Protocol that handles sign-in.
+
+pub mod config;

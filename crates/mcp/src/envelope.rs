@@ -40,7 +40,8 @@ impl RequestId {
         let envelope = Envelope::parse(body)?;
         envelope.method?;
         let id = envelope.id?.get();
-        let is_id = id.starts_with('"') || id.starts_with('-') || id.starts_with(|c: char| c.is_ascii_digit());
+        let is_id =
+            id.starts_with('"') || id.starts_with('-') || id.starts_with(|c: char| c.is_ascii_digit());
         is_id.then(|| Self(id.into()))
     }
 
@@ -61,8 +62,18 @@ mod tests {
 
     #[test]
     fn ids_come_back_as_written() {
-        for raw in ["0", "1.0", "-7", "\"probe-1\"", "\"\\u00e9\"", "12345678901234567890"] {
-            assert_eq!(id(&format!(r#"{{"method":"ping","id":{raw},"jsonrpc":"2.0"}}"#)).as_deref(), Some(raw));
+        for raw in [
+            "0",
+            "1.0",
+            "-7",
+            "\"probe-1\"",
+            "\"\\u00e9\"",
+            "12345678901234567890",
+        ] {
+            assert_eq!(
+                id(&format!(r#"{{"method":"ping","id":{raw},"jsonrpc":"2.0"}}"#)).as_deref(),
+                Some(raw)
+            );
         }
     }
 

@@ -24,8 +24,8 @@ pub fn crosses_upstream(name: &HeaderName) -> bool {
 /// sealed first.
 pub fn crosses_downstream(name: &HeaderName) -> bool {
     match name.as_str() {
-        "content-type" | "content-encoding" | "content-length" | "cache-control" | "retry-after" | "allow"
-        | "x-accel-buffering" => true,
+        "content-type" | "content-encoding" | "content-length" | "cache-control" | "retry-after"
+        | "allow" | "x-accel-buffering" => true,
         "mcp-session-id" => false,
         other => other.starts_with("mcp-"),
     }
@@ -37,17 +37,37 @@ mod tests {
 
     #[test]
     fn credentials_never_cross() {
-        for name in ["authorization", "x-litellm-api-key", "cookie", "proxy-authorization", "x-mcp-auth", "host"] {
+        for name in [
+            "authorization",
+            "x-litellm-api-key",
+            "cookie",
+            "proxy-authorization",
+            "x-mcp-auth",
+            "host",
+        ] {
             assert!(!crosses_upstream(&HeaderName::from_static(name)), "{name}");
         }
-        for name in ["set-cookie", "www-authenticate", "server", "connection", "location", "x-mcp-debug-outbound-url"] {
+        for name in [
+            "set-cookie",
+            "www-authenticate",
+            "server",
+            "connection",
+            "location",
+            "x-mcp-debug-outbound-url",
+        ] {
             assert!(!crosses_downstream(&HeaderName::from_static(name)), "{name}");
         }
     }
 
     #[test]
     fn the_mcp_family_crosses_but_for_the_session() {
-        for name in ["mcp-protocol-version", "mcp-method", "mcp-name", "mcp-param-region", "mcp-of-tomorrow"] {
+        for name in [
+            "mcp-protocol-version",
+            "mcp-method",
+            "mcp-name",
+            "mcp-param-region",
+            "mcp-of-tomorrow",
+        ] {
             assert!(crosses_upstream(&HeaderName::from_static(name)), "{name}");
         }
         assert!(!crosses_upstream(&MCP_SESSION_ID) && !crosses_downstream(&MCP_SESSION_ID));

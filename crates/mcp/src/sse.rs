@@ -123,12 +123,20 @@ mod tests {
     }
 
     fn data(chunks: &[&[u8]]) -> Vec<String> {
-        read(chunks).expect("readable").into_iter().map(|event| event.data).collect()
+        read(chunks)
+            .expect("readable")
+            .into_iter()
+            .map(|event| event.data)
+            .collect()
     }
 
     #[test]
     fn lines_end_in_any_of_three_ways() {
-        for stream in ["data: a\n\ndata:b\n\n", "data: a\r\n\r\ndata:b\r\n\r\n", "data: a\r\rdata:b\r\r"] {
+        for stream in [
+            "data: a\n\ndata:b\n\n",
+            "data: a\r\n\r\ndata:b\r\n\r\n",
+            "data: a\r\rdata:b\r\r",
+        ] {
             assert_eq!(data(&[stream.as_bytes()]), ["a", "b"], "{stream:?}");
         }
     }
@@ -137,7 +145,13 @@ mod tests {
     fn fields_comments_and_priming_events() {
         let stream = "\u{feff}: hello\nid: 7\nretry: 100\ndata:\n\nevent: message\ndata: {\"a\":\ndata: 1}\n\nid: 9\n\n";
         let events = read(&[stream.as_bytes()]).expect("readable");
-        assert_eq!(events[0], Event { data: String::new(), id: Some("7".into()) });
+        assert_eq!(
+            events[0],
+            Event {
+                data: String::new(),
+                id: Some("7".into())
+            }
+        );
         assert_eq!(events[1].data, "{\"a\":\n1}");
         assert_eq!(events.len(), 2);
     }

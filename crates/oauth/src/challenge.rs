@@ -59,7 +59,10 @@ mod tests {
 
     #[test]
     fn a_line_break_cannot_enter_the_header() {
-        let challenge = BearerChallenge { realm: Some("a\r\nSet-Cookie: x\u{e9}"), ..Default::default() };
+        let challenge = BearerChallenge {
+            realm: Some("a\r\nSet-Cookie: x\u{e9}"),
+            ..Default::default()
+        };
         assert_eq!(challenge.to_string(), r#"Bearer realm="aSet-Cookie: x""#);
     }
 }

@@ -56,7 +56,10 @@ mod tests {
 
     #[test]
     fn basic_encodes_each_part_before_joining() {
-        let client = ClientSecret { id: "a:b c".into(), secret: "p%ss+wörd".into() };
+        let client = ClientSecret {
+            id: "a:b c".into(),
+            secret: "p%ss+wörd".into(),
+        };
         let header = client.basic();
         let encoded = header.expose_secret().strip_prefix("Basic ").expect("scheme");
         let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded).expect("base64")).expect("utf-8");
@@ -65,7 +68,10 @@ mod tests {
 
     #[test]
     fn the_secret_is_not_printed() {
-        let client = ClientSecret { id: "id".into(), secret: "hush-hush".into() };
+        let client = ClientSecret {
+            id: "id".into(),
+            secret: "hush-hush".into(),
+        };
         assert!(!format!("{client:?}").contains("hush"));
     }
 }

@@ -44,12 +44,17 @@ impl ErrorResponse {
 }
 
 fn reveals(text: &str, secrets: &[&str]) -> bool {
-    secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret))
+    secrets
+        .iter()
+        .any(|secret| !secret.is_empty() && text.contains(secret))
 }
 
 /// `%x20-21 / %x23-5B / %x5D-7E`: printable ASCII without the quote and the backslash.
 fn allowed(text: &str, limit: usize) -> String {
-    text.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).take(limit).collect()
+    text.chars()
+        .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
+        .take(limit)
+        .collect()
 }
 
 #[cfg(test)]
@@ -61,7 +66,10 @@ mod tests {
         let body = br#"{"error":"invalid_client","error_description":"no such client","hint":"internal"}"#;
         assert_eq!(
             ErrorResponse::parse(body, &[]),
-            Some(ErrorResponse { error: "invalid_client".into(), description: Some("no such client".into()) })
+            Some(ErrorResponse {
+                error: "invalid_client".into(),
+                description: Some("no such client".into())
+            })
         );
     }
 
@@ -79,13 +87,28 @@ mod tests {
         let body = br#"{"error":"invalid_client","error_description":"bad secret s3cret-value"}"#;
         let parsed = ErrorResponse::parse(body, &["s3cret-value"]).expect("parsed");
         assert_eq!(parsed.description, None);
-        assert_eq!(ErrorResponse::parse(br#"{"error":"s3cret-value"}"#, &["s3cret-value"]), None);
+        assert_eq!(
+            ErrorResponse::parse(br#"{"error":"s3cret-value"}"#, &["s3cret-value"]),
+            None
+        );
     }
 
     #[test]
     fn other_bodies_are_no_error_response() {
-        for body in [&b"<html>"[..], b"{}", b"[]", br#"{"error":""}"#, br#"{"error":{"code":1}}"#, b""] {
-            assert_eq!(ErrorResponse::parse(body, &[]), None, "{}", String::from_utf8_lossy(body));
+        for body in [
+            &b"<html>"[..],
+            b"{}",
+            b"[]",
+            br#"{"error":""}"#,
+            br#"{"error":{"code":1}}"#,
+            b"",
+        ] {
+            assert_eq!(
+                ErrorResponse::parse(body, &[]),
+                None,
+                "{}",
+                String::from_utf8_lossy(body)
+            );
         }
     }
 }

@@ -50,13 +50,19 @@ impl ClientCredentialsRequest {
                 form.append_pair(name, value);
             }
         }
-        EncodedTokenRequest { body: form.finish().into(), authorization }
+        EncodedTokenRequest {
+            body: form.finish().into(),
+            authorization,
+        }
     }
 }
 
 /// Whether `scope` is one scope token: `1*( %x21 / %x23-5B / %x5D-7E )` (RFC 6749 section 3.3).
 pub fn is_scope_token(scope: &str) -> bool {
-    !scope.is_empty() && scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
+    !scope.is_empty()
+        && scope
+            .bytes()
+            .all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
 }
 
 #[cfg(test)]
@@ -65,7 +71,10 @@ mod tests {
 
     fn request(auth_method: ClientAuthMethod) -> ClientCredentialsRequest {
         ClientCredentialsRequest {
-            client: ClientSecret { id: "me".into(), secret: "s&cret".into() },
+            client: ClientSecret {
+                id: "me".into(),
+                secret: "s&cret".into(),
+            },
             auth_method,
             scopes: vec!["mcp:read".into(), "mcp:write".into()],
             audience: Some("api".into()),
@@ -100,7 +109,10 @@ mod tests {
             resource: None,
             ..request(ClientAuthMethod::ClientSecretBasic)
         };
-        assert_eq!(bare.encode().body.expose_secret(), "grant_type=client_credentials");
+        assert_eq!(
+            bare.encode().body.expose_secret(),
+            "grant_type=client_credentials"
+        );
     }
 
     #[test]

@@ -109,11 +109,17 @@ impl TokenResponse {
         }
         let wire: Wire<'_> = serde_json::from_slice(body)
             .map_err(|_| TokenResponseFault::NotATokenResponse { status, content_type })?;
-        if wire.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        if wire
+            .token_type
+            .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
+        {
             return Err(TokenResponseFault::UnsupportedTokenType);
         }
         let token = wire.access_token.unwrap_or_default();
-        if token.is_empty() || token.len() > ACCESS_TOKEN_LIMIT || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        if token.is_empty()
+            || token.len() > ACCESS_TOKEN_LIMIT
+            || !token.bytes().all(|b| b.is_ascii_graphic())
+        {
             return Err(TokenResponseFault::UnusableToken);
         }
         Ok(Self {
@@ -133,18 +139,25 @@ fn lifetime(raw: Option<&str>) -> Lifetime {
     };
     match seconds {
         Some(s) if s.is_nan() => Lifetime::Unknown,
-        Some(s) => {
-            Lifetime::Known(Duration::from_secs_f64(s.floor().clamp(0.0, LIFETIME_LIMIT.as_secs_f64())))
-        }
+        Some(s) => Lifetime::Known(Duration::from_secs_f64(
+            s.floor().clamp(0.0, LIFETIME_LIMIT.as_secs_f64()),
+        )),
         None => Lifetime::Unknown,
     }
 }
 
 /// The media type alone, shortened, or "no content type".
 fn media_type(content_type: Option<&str>) -> String {
-    let name = content_type.and_then(|value| value.split(';').next()).map(str::trim).unwrap_or_default();
+    let name = content_type
+        .and_then(|value| value.split(';').next())
+        .map(str::trim)
+        .unwrap_or_default();
     let name: String = name.chars().filter(char::is_ascii_graphic).take(60).collect();
-    if name.is_empty() { "no content type".into() } else { name }
+    if name.is_empty() {
+        "no content type".into()
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]
@@ -154,13 +167,21 @@ mod tests {
     use secrecy::ExposeSecret;
 
     fn parse(status: u16, body: &str) -> Result<TokenResponse, TokenResponseFault> {
-        TokenResponse::parse(status, Some("application/json; charset=utf-8"), body.as_bytes(), &["the-secret"])
+        TokenResponse::parse(
+            status,
+            Some("application/json; charset=utf-8"),
+            body.as_bytes(),
+            &["the-secret"],
+        )
     }
 
     fn lifetime_of(expires_in: &str) -> Lifetime {
-        parse(200, &format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{expires_in}}}"#))
-            .expect("usable")
-            .lifetime
+        parse(
+            200,
+            &format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{expires_in}}}"#),
+        )
+        .expect("usable")
+        .lifetime
     }
 
     #[test]
@@ -186,12 +207,18 @@ mod tests {
         ] {
             assert_eq!(lifetime_of(text), expected, "{text}");
         }
-        assert_eq!(parse(200, r#"{"access_token":"t"}"#).expect("usable").lifetime, Lifetime::Unknown);
+        assert_eq!(
+            parse(200, r#"{"access_token":"t"}"#).expect("usable").lifetime,
+            Lifetime::Unknown
+        );
     }
 
     #[test]
     fn a_good_answer() {
-        let got = parse(200, r#"{"access_token":"abc","token_type":"bearer","expires_in":60,"x":[1]}"#);
+        let got = parse(
+            200,
+            r#"{"access_token":"abc","token_type":"bearer","expires_in":60,"x":[1]}"#,
+        );
         assert_eq!(got.expect("usable").access_token.secret().expose_secret(), "abc");
     }
 
@@ -202,17 +229,56 @@ mod tests {
         let long = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(ACCESS_TOKEN_LIMIT + 1));
         let cases = [
             (302, r#"{"access_token":"t"}"#, Fault::Redirect(302)),
-            (500, "<html>", Fault::Status { status: 500, content_type: json() }),
-            (401, "{}", Fault::Status { status: 401, content_type: json() }),
-            (200, "<html>", Fault::NotATokenResponse { status: 200, content_type: json() }),
-            (200, r#"[{"access_token":"t"}]"#, Fault::NotATokenResponse { status: 200, content_type: json() }),
-            (200, r#"{"access_token":"a","access_token":"b"}"#, Fault::NotATokenResponse { status: 200, content_type: json() }),
+            (
+                500,
+                "<html>",
+                Fault::Status {
+                    status: 500,
+                    content_type: json(),
+                },
+            ),
+            (
+                401,
+                "{}",
+                Fault::Status {
+                    status: 401,
+                    content_type: json(),
+                },
+            ),
+            (
+                200,
+                "<html>",
+                Fault::NotATokenResponse {
+                    status: 200,
+                    content_type: json(),
+                },
+            ),
+            (
+                200,
+                r#"[{"access_token":"t"}]"#,
+                Fault::NotATokenResponse {
+                    status: 200,
+                    content_type: json(),
+                },
+            ),
+            (
+                200,
+                r#"{"access_token":"a","access_token":"b"}"#,
+                Fault::NotATokenResponse {
+                    status: 200,
+                    content_type: json(),
+                },
+            ),
             (200, "{}", Fault::UnusableToken),
             (200, r#"{"access_token":""}"#, Fault::UnusableToken),
             (200, r#"{"access_token":"a b"}"#, Fault::UnusableToken),
             (200, r#"{"access_token":"a\r\nX: y"}"#, Fault::UnusableToken),
             (200, long.as_str(), Fault::UnusableToken),
-            (200, r#"{"access_token":"a","token_type":"DPoP"}"#, Fault::UnsupportedTokenType),
+            (
+                200,
+                r#"{"access_token":"a","token_type":"DPoP"}"#,
+                Fault::UnsupportedTokenType,
+            ),
         ];
         for (status, body, expected) in cases {
             assert_eq!(parse(status, body).expect_err(body), expected);
@@ -222,7 +288,10 @@ mod tests {
     #[test]
     fn a_refusal_is_read_whatever_the_status() {
         for status in [200, 400, 401, 503] {
-            let fault = parse(status, r#"{"error":"invalid_client","error_description":"unknown client"}"#);
+            let fault = parse(
+                status,
+                r#"{"error":"invalid_client","error_description":"unknown client"}"#,
+            );
             assert_eq!(
                 fault.expect_err("refused").to_string(),
                 "the authorization server refused: invalid_client (unknown client)"

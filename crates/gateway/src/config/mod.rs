@@ -1,0 +1,307 @@
+//! From the file to [`Settings`]: read as text with positions, judged as a whole with all findings at once,
+//! turned into the program's types. Nothing here binds a port or opens a connection.
+
+pub mod fields;
+pub mod problem;
+mod reader;
+pub mod reference;
+mod server;
+pub mod settings;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use problem::{Problem, Severity};
+pub use settings::{Auth, BrowserAccess, Limits, ServerSettings, Settings};
+pub use yaml::Position;
+
+use problem::{Findings, nearest};
+use reader::{Reader, Section, Unknown};
+use std::collections::HashMap;
+use yaml::{Node, Value};
+
+/// A judged configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `None` when a finding is an error.
+    pub settings: Option<Settings>,
+    /// Everything that was found, in the order of the file.
+    pub findings: Vec<Problem>,
+    /// Sections and keys that are LiteLLM's other business.
+    pub passed_over: Vec<String>,
+}
+
+/// Judges the text of a file. `environment` is the process environment.
+pub fn load(text: &str, environment: &HashMap<String, String>) -> Loaded {
+    let root = match yaml::parse(text) {
+        Ok(Some(root)) => root,
+        Ok(None) => Node {
+            value: Value::Mapping(Vec::new()),
+            at: Position { line: 1, column: 1 },
+        },
+        Err(faults) => {
+            let mut findings = Findings::default();
+            for fault in faults {
+                findings.error(fault.at, "", fault.message);
+            }
+            return Loaded {
+                settings: None,
+                findings: findings.sorted(),
+                passed_over: Vec::new(),
+            };
+        }
+    };
+    let mut findings = Findings::default();
+    let environment = with_section(environment, &root, &mut findings);
+    let mut reader = Reader {
+        environment: &environment,
+        findings,
+        passed_over: Vec::new(),
+    };
+    let settings = reader.settings(&root);
+    let Reader {
+        findings,
+        passed_over,
+        ..
+    } = reader;
+    let settings = if findings.has_errors() { None } else { settings };
+    Loaded {
+        settings,
+        findings: findings.sorted(),
+        passed_over,
+    }
+}
+
+/// The process environment with `environment_variables` on top, whose own values may refer to it.
+fn with_section(
+    process: &HashMap<String, String>,
+    root: &Node,
+    findings: &mut Findings,
+) -> HashMap<String, String> {
+    let mut merged = process.clone();
+    let Value::Mapping(sections) = &root.value else {
+        return merged;
+    };
+    let Some((_, node)) = sections
+        .iter()
+        .find(|(key, _)| key.text == "environment_variables")
+    else {
+        return merged;
+    };
+    let mut reader = Reader {
+        environment: process,
+        findings: std::mem::take(findings),
+        passed_over: Vec::new(),
+    };
+    let path = "environment_variables";
+    for (key, value) in reader.pairs(node, path) {
+        let path = reader::join(path, &key.text);
+        let mut value = value.clone();
+        if !reader.resolve(&mut value, &path) {
+            continue;
+        }
+        match value.value {
+            Value::Scalar { text, .. } => drop(merged.insert(key.text.clone(), text)),
+            other => reader.findings.error(
+                value.at,
+                path,
+                format!("takes text, and this is {}", other.shape()),
+            ),
+        }
+    }
+    *findings = reader.findings;
+    merged
+}
+
+impl Reader<'_> {
+    fn settings(&mut self, root: &Node) -> Option<Settings> {
+        let sections = self.pairs(root, "");
+        for (key, _) in sections {
+            self.top_level(&key.text, key.at);
+        }
+        let empty = Node {
+            value: Value::Mapping(Vec::new()),
+            at: root.at,
+        };
+        let find = |name: &str| {
+            sections
+                .iter()
+                .find(|(key, _)| key.text == name)
+                .map_or(&empty, |(_, node)| node)
+        };
+
+        let general = self.section(
+            find("general_settings"),
+            "general_settings",
+            fields::GENERAL,
+            Unknown::PassOver,
+        );
+        let litellm = self.section(
+            find("litellm_settings"),
+            "litellm_settings",
+            fields::LITELLM,
+            Unknown::PassOver,
+        );
+        let own = self.section(find("vestibule"), "vestibule", fields::VESTIBULE, Unknown::Error);
+        let limits = self.section(
+            own.node("limits").unwrap_or(&empty),
+            "vestibule.limits",
+            fields::LIMITS,
+            Unknown::Error,
+        );
+        let limits = self.limits(&limits);
+        let access = self.access(&own);
+
+        let mut servers = Vec::new();
+        for (key, node) in self.pairs(find("mcp_servers"), "mcp_servers") {
+            servers.extend(self.server(key, node, &limits));
+        }
+        self.aliases(&litellm, &mut servers);
+        self.unique_names(&servers);
+        if !sections.iter().any(|(key, _)| key.text == "mcp_servers") {
+            self.findings
+                .add(Severity::Warning, None, "mcp_servers", "no server is configured");
+        }
+
+        let master_key = general.text("master_key").or_else(|| {
+            self.environment
+                .get("LITELLM_MASTER_KEY")
+                .map(String::as_str)
+                .filter(|key| !key.is_empty())
+        });
+        if let Some(key) = master_key {
+            if !key.bytes().all(|b| b.is_ascii_graphic()) {
+                let message = "takes printable ASCII without spaces, since it travels in a header";
+                self.findings
+                    .error(general.at("master_key"), "general_settings.master_key", message);
+            } else if key.len() < 16 {
+                let message = format!("is only {} characters long; anybody can guess it", key.len());
+                self.findings
+                    .warn(general.at("master_key"), "general_settings.master_key", message);
+            }
+        }
+        Some(Settings {
+            master_key: master_key.map(Into::into),
+            servers,
+            limits,
+            access,
+        })
+    }
+
+    fn top_level(&mut self, name: &str, at: Position) {
+        if fields::SECTIONS.iter().any(|(known, _)| *known == name) {
+            return;
+        }
+        if fields::PASSED_OVER.contains(&name) {
+            self.passed_over.push(name.to_owned());
+        } else if let Some((_, what)) = fields::SECTIONS_NOT_YET.iter().find(|(known, _)| *known == name) {
+            self.findings
+                .error(at, name, format!("not supported yet; it belongs to {what}"));
+        } else {
+            let near = nearest(name, fields::SECTIONS.iter().map(|(known, _)| *known));
+            let hint = near
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            self.findings.error(at, name, format!("unknown section{hint}"));
+        }
+    }
+
+    fn limits(&mut self, section: &Section) -> Limits {
+        let default = Limits::default();
+        let max_header_bytes = section
+            .count("max_header_bytes")
+            .unwrap_or(default.max_header_bytes);
+        if max_header_bytes < 8192 {
+            let at = section.at("max_header_bytes");
+            self.findings
+                .error(at, section.path_of("max_header_bytes"), "takes at least 8192");
+        }
+        let seconds = |name, default| section.seconds(name).unwrap_or(default);
+        Limits {
+            max_connections: section
+                .count("max_connections")
+                .unwrap_or(default.max_connections),
+            max_header_bytes,
+            max_body_bytes: section.count("max_body_bytes").unwrap_or(default.max_body_bytes),
+            header_timeout: seconds("header_timeout", default.header_timeout),
+            body_timeout: seconds("body_timeout", default.body_timeout),
+            keep_alive_timeout: seconds("keep_alive_timeout", default.keep_alive_timeout),
+            connect_timeout: seconds("connect_timeout", default.connect_timeout),
+            first_byte_timeout: seconds("first_byte_timeout", default.first_byte_timeout),
+            stream_idle_timeout: seconds("stream_idle_timeout", default.stream_idle_timeout),
+            token_timeout: seconds("token_timeout", default.token_timeout),
+            drain_timeout: seconds("drain_timeout", default.drain_timeout),
+        }
+    }
+
+    fn access(&mut self, own: &Section) -> BrowserAccess {
+        let mut access = BrowserAccess::default();
+        for (host, at) in own.list("allowed_hosts") {
+            match url::Host::parse(host) {
+                Ok(host) => access.hosts.push(host.to_string()),
+                Err(_) => self.findings.error(
+                    *at,
+                    own.path_of("allowed_hosts"),
+                    "takes a host name without port",
+                ),
+            }
+        }
+        for (origin, at) in own.list("allowed_origins") {
+            match url::Url::parse(origin) {
+                Ok(url) if url.origin().is_tuple() && url.path() == "/" && url.query().is_none() => {
+                    access.origins.push(url.origin().ascii_serialization());
+                }
+                _ => self
+                    .findings
+                    .error(*at, own.path_of("allowed_origins"), "takes scheme, host and port"),
+            }
+        }
+        // An invalid PROXY_BASE_URL is ignored with a warning, as LiteLLM does.
+        if let Some(base) = self
+            .environment
+            .get("PROXY_BASE_URL")
+            .filter(|base| !base.is_empty())
+        {
+            match url::Url::parse(base) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => {
+                    access.hosts.extend(url.host().map(|host| host.to_string()));
+                    access.origins.push(url.origin().ascii_serialization());
+                }
+                _ => self.findings.add(
+                    Severity::Warning,
+                    None,
+                    "PROXY_BASE_URL",
+                    "is not an http or https URL and is ignored",
+                ),
+            }
+        }
+        access
+    }
+
+    /// `litellm_settings.mcp_aliases`: gives an alias to servers that have none; the first one counts.
+    fn aliases(&mut self, litellm: &Section, servers: &mut [ServerSettings]) {
+        for (alias, server_name, at) in litellm.map("mcp_aliases") {
+            let path = reader::join("litellm_settings.mcp_aliases", alias);
+            match servers.iter_mut().find(|server| server.name == *server_name) {
+                None if self.findings.has_errors() => {}
+                None => {
+                    let near = nearest(server_name, servers.iter().map(|server| server.name.as_str()));
+                    let hint = near
+                        .map(|near| format!("; did you mean {near}?"))
+                        .unwrap_or_default();
+                    self.findings
+                        .error(*at, path, format!("there is no server {server_name}{hint}"));
+                }
+                Some(server) if server.alias.is_some() => {
+                    let message = format!("{server_name} has an alias already, which counts");
+                    self.findings.warn(*at, path, message);
+                }
+                Some(server) => {
+                    server.alias = Some(alias.clone());
+                    self.name(alias, *at, &path);
+                }
+            }
+        }
+    }
+}

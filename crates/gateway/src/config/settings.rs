@@ -1,0 +1,122 @@
+//! What the program uses: the configuration after every check, in the program's own types. Nothing here
+//! can be half-filled; secrets do not print.
+
+use http::{HeaderName, HeaderValue};
+use secrecy::SecretString;
+use std::time::Duration;
+use url::Url;
+use vestibule_oauth::token_request::ClientCredentialsRequest;
+
+/// A whole, checked configuration.
+#[derive(Debug)]
+pub struct Settings {
+    /// The one gateway key; without it the gateway is open and binds loopback only.
+    pub master_key: Option<SecretString>,
+    /// The servers in the order of the file.
+    pub servers: Vec<ServerSettings>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Hosts and origins that may call, beside loopback.
+    pub access: BrowserAccess,
+}
+
+/// Who a browser may be calling for (MCP transports, "Security Warning": DNS rebinding).
+#[derive(Debug, Default, Clone)]
+pub struct BrowserAccess {
+    /// `Host` names, lower case, without port.
+    pub hosts: Vec<String>,
+    /// Serialized origins.
+    pub origins: Vec<String>,
+}
+
+/// One MCP server.
+#[derive(Debug)]
+pub struct ServerSettings {
+    /// Stable id; sealed session ids are bound to it.
+    pub id: String,
+    /// The key in `mcp_servers`.
+    pub name: String,
+    /// Second name.
+    pub alias: Option<String>,
+    /// The endpoint.
+    pub url: Url,
+    /// What is shown to it.
+    pub auth: Auth,
+    /// Headers on every request; they win over `extra_headers`.
+    pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Request headers that are passed on.
+    pub extra_headers: Vec<HeaderName>,
+    /// Until the first byte of an answer.
+    pub first_byte_timeout: Duration,
+    /// `mcp_info` of the REST facade.
+    pub info: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What the gateway shows a server.
+#[derive(Debug)]
+pub enum Auth {
+    /// Nothing.
+    None,
+    /// One header with a fixed value, marked sensitive.
+    Static {
+        /// `auth_type` as written.
+        auth_type: &'static str,
+        /// The header.
+        name: HeaderName,
+        /// Its value.
+        value: HeaderValue,
+    },
+    /// A token of the client credentials grant.
+    ClientCredentials {
+        /// The token endpoint.
+        token_url: Url,
+        /// The request to it.
+        request: ClientCredentialsRequest,
+    },
+}
+
+impl Auth {
+    /// `auth_type` as in the file.
+    pub fn auth_type(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Static { auth_type, .. } => auth_type,
+            Self::ClientCredentials { .. } => "oauth2",
+        }
+    }
+}
+
+/// Bounds on what clients and servers may take. `docs/reference/config.md` gives each its meaning.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields of `vestibule.limits`, documented there")]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_header_bytes: usize,
+    pub max_body_bytes: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub keep_alive_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub stream_idle_timeout: Duration,
+    pub token_timeout: Duration,
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            max_header_bytes: 32 * 1024,
+            max_body_bytes: 4 * 1024 * 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(90),
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_secs(120),
+            stream_idle_timeout: Duration::from_secs(600),
+            token_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
