@@ -6,6 +6,11 @@ use std::{
 };
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use rmcp::{
+    ClientLifecycleMode, ClientServiceExt,
+    model::{CallToolRequestParams, ProtocolVersion},
+    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use vestibule_mock::{Event, Mock, config_yaml};
@@ -471,6 +476,33 @@ async fn modern_wire() {
     assert_eq!(refused["error"]["code"], -32022);
     assert_eq!(refused["error"]["data"]["requested"], "2099-01-01");
     assert_eq!(refused["error"]["data"]["supported"][0], MODERN);
+}
+
+#[tokio::test]
+async fn a_real_client_of_either_era() {
+    let mock = start(Mock::new()).await;
+    let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
+    for lifecycle in [
+        ClientLifecycleMode::Initialize,
+        ClientLifecycleMode::Discover {
+            preferred_versions: preferred_versions.clone(),
+        },
+        ClientLifecycleMode::Auto {
+            preferred_versions,
+            legacy_version: None,
+        },
+    ] {
+        let config =
+            StreamableHttpClientTransportConfig::with_uri(mock.url("/mcp")).auth_header(mock.token().await);
+        let transport = StreamableHttpClientTransport::from_config(config);
+        let client = ().serve_with_lifecycle(transport, lifecycle).await.expect("a handshake");
+        assert_eq!(client.list_all_tools().await.expect("a list").len(), 2);
+        let arguments = json!({ "a": 1, "b": 2 }).as_object().expect("an object").clone();
+        let call = CallToolRequestParams::new("add").with_arguments(arguments);
+        let result = client.call_tool(call).await.expect("a result");
+        assert_eq!(result.structured_content, Some(json!({ "sum": 3 })));
+        client.cancel().await.expect("an end");
+    }
 }
 
 #[tokio::test]
