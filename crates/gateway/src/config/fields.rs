@@ -85,6 +85,9 @@ const fn only(
     }
 }
 
+/// The protection space in challenges.
+pub const REALM: &str = "vestibule";
+
 const INTERACTIVE: &str = "interactive sign-in";
 const EXCHANGE: &str = "token exchange";
 const DELEGATION: &str = "delegation to the upstream";

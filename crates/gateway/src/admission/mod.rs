@@ -1,0 +1,251 @@
+//! Who is calling. Gives an [`Admission`], from which no outbound credential can be made.
+
+use crate::config::fields;
+use crate::web::error::{ErrorCode, Refusal};
+use aws_lc_rs::{constant_time, digest};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use memchr::memmem;
+use secrecy::{ExposeSecret, SecretString};
+use vestibule_oauth::BearerChallenge;
+
+/// The header that keeps `Authorization` free. It counts first.
+pub const LITELLM_API_KEY: HeaderName = HeaderName::from_static("x-litellm-api-key");
+
+/// Who a caller is. Sealed session ids are bound to [`Principal::id`], not to the bytes of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal {
+    /// The holder of the master key.
+    Master,
+    /// Anybody, where no master key is configured.
+    Anyone,
+}
+
+impl Principal {
+    /// A stable name; distinct principals have distinct ones.
+    pub fn id(self) -> &'static [u8] {
+        match self {
+            Self::Master => b"master",
+            Self::Anyone => b"anyone",
+        }
+    }
+}
+
+/// An admitted caller.
+#[derive(Debug)]
+pub struct Admission {
+    /// Who.
+    pub principal: Principal,
+    /// `x-litellm-api-key` as presented, which may differ from the master key where the gateway is open.
+    presented: Option<HeaderValue>,
+}
+
+/// Decides who may come in.
+#[derive(Debug)]
+pub struct Gate {
+    master: Option<Key>,
+}
+
+#[derive(Debug)]
+struct Key {
+    text: SecretString,
+    digest: [u8; 32],
+}
+
+impl Gate {
+    /// A gate for this master key; without one everybody is admitted.
+    pub fn new(master_key: Option<SecretString>) -> Self {
+        Self {
+            master: master_key.map(|text| Key {
+                digest: sha256(text.expose_secret().as_bytes()),
+                text,
+            }),
+        }
+    }
+
+    /// Whether a key is asked for.
+    pub fn is_open(&self) -> bool {
+        self.master.is_none()
+    }
+
+    /// Reads the key: `x-litellm-api-key` if there is one, else `Authorization`; bare or after `Bearer`.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Admission, Refusal> {
+        let primary = single(headers, &LITELLM_API_KEY)?;
+        let secondary = single(headers, &header::AUTHORIZATION)?;
+        let presented = primary.cloned();
+        let Some(master) = &self.master else {
+            return Ok(Admission {
+                principal: Principal::Anyone,
+                presented,
+            });
+        };
+        let Some(value) = primary.or(secondary) else {
+            return Err(challenge(ErrorCode::MissingKey, None));
+        };
+        let digest = sha256(bare(value.as_bytes()));
+        match constant_time::verify_slices_are_equal(&digest, &master.digest) {
+            Ok(()) => Ok(Admission {
+                principal: Principal::Master,
+                presented,
+            }),
+            Err(_) => Err(challenge(ErrorCode::WrongKey, Some("invalid_token"))),
+        }
+    }
+
+    /// Whether a gateway key stands anywhere in `value`. Such a value goes to no server.
+    pub fn carries_key(&self, admission: &Admission, value: &HeaderValue) -> bool {
+        let master = self
+            .master
+            .as_ref()
+            .map(|key| key.text.expose_secret().as_bytes());
+        let presented = admission.presented.as_ref().map(|value| bare(value.as_bytes()));
+        // A one-letter key would stand in every value.
+        [master, presented]
+            .into_iter()
+            .flatten()
+            .any(|key| match key.len() {
+                0 => false,
+                1..=3 => bare(value.as_bytes()) == key,
+                _ => memmem::find(value.as_bytes(), key).is_some(),
+            })
+    }
+
+    /// Whether the caller's `Authorization` is the gateway key rather than something for a server.
+    pub fn is_key(&self, admission: &Admission, value: &HeaderValue) -> bool {
+        let value = bare(value.as_bytes());
+        let master = self
+            .master
+            .as_ref()
+            .map(|key| key.text.expose_secret().as_bytes());
+        let presented = admission.presented.as_ref().map(|value| bare(value.as_bytes()));
+        [master, presented].into_iter().flatten().any(|key| {
+            !key.is_empty() && constant_time::verify_slices_are_equal(&sha256(key), &sha256(value)).is_ok()
+        })
+    }
+}
+
+/// The one value of a header; empty is as good as absent.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().filter(|value| !value.is_empty());
+    if values.next().is_some() {
+        return Err(Refusal::because(
+            ErrorCode::RepeatedHeader,
+            format!("The header {name} stands several times."),
+        ));
+    }
+    Ok(first)
+}
+
+/// The key without the scheme before it.
+fn bare(value: &[u8]) -> &[u8] {
+    match value.split_at_checked(7) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer ") => rest.trim_ascii(),
+        _ => value.trim_ascii(),
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut whole = [0; 32];
+    whole.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    whole
+}
+
+fn challenge(code: ErrorCode, error: Option<&str>) -> Refusal {
+    let challenge = BearerChallenge {
+        realm: Some(fields::REALM),
+        error,
+        ..Default::default()
+    };
+    let value = HeaderValue::from_str(&challenge.to_string()).unwrap_or(HeaderValue::from_static("Bearer"));
+    Refusal::new(code).with_header(header::WWW_AUTHENTICATE, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).expect("name"),
+                HeaderValue::from_str(value).expect("value"),
+            );
+        }
+        map
+    }
+
+    fn code(pairs: &[(&str, &str)]) -> Option<ErrorCode> {
+        let gate = Gate::new(Some("sk-1234567890".into()));
+        gate.admit(&headers(pairs)).err().map(|refusal| refusal.code)
+    }
+
+    const AUTHORIZATION: &str = "authorization";
+    const KEY: &str = "x-litellm-api-key";
+
+    #[test]
+    fn where_the_key_may_stand() {
+        for good in [
+            &[(KEY, "sk-1234567890")][..],
+            &[(KEY, "Bearer sk-1234567890")],
+            &[(KEY, "bearer  sk-1234567890 ")],
+            &[(AUTHORIZATION, "Bearer sk-1234567890")],
+            &[(AUTHORIZATION, "sk-1234567890")],
+            &[(KEY, "sk-1234567890"), (AUTHORIZATION, "Bearer something-else")],
+            &[(KEY, ""), (AUTHORIZATION, "Bearer sk-1234567890")],
+        ] {
+            assert_eq!(code(good), None, "{good:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_which_kind() {
+        let missing = Some(ErrorCode::MissingKey);
+        let wrong = Some(ErrorCode::WrongKey);
+        assert_eq!(code(&[]), missing);
+        assert_eq!(code(&[(KEY, "")]), missing);
+        assert_eq!(code(&[(KEY, "sk-1234567891")]), wrong);
+        assert_eq!(code(&[(KEY, "sk-123456789")]), wrong);
+        assert_eq!(code(&[(KEY, "Bearer ")]), wrong);
+        assert_eq!(code(&[(AUTHORIZATION, "Basic sk-1234567890")]), wrong);
+        // The dedicated header counts, even when it is wrong.
+        assert_eq!(
+            code(&[(KEY, "sk-other"), (AUTHORIZATION, "Bearer sk-1234567890")]),
+            wrong
+        );
+        let twice = code(&[
+            (AUTHORIZATION, "Bearer sk-1234567890"),
+            (AUTHORIZATION, "Bearer x"),
+        ]);
+        assert_eq!(twice, Some(ErrorCode::RepeatedHeader));
+    }
+
+    #[test]
+    fn the_challenge_names_an_error_only_when_there_was_a_key() {
+        let gate = Gate::new(Some("sk-1234567890".into()));
+        let challenge = |pairs: &[(&str, &str)]| {
+            let refusal = gate.admit(&headers(pairs)).expect_err("refused");
+            refusal
+                .header
+                .map(|(_, value)| value.to_str().expect("text").to_owned())
+        };
+        assert_eq!(challenge(&[]).as_deref(), Some(r#"Bearer realm="vestibule""#));
+        let wrong = challenge(&[(KEY, "x")]);
+        assert_eq!(
+            wrong.as_deref(),
+            Some(r#"Bearer realm="vestibule", error="invalid_token""#)
+        );
+    }
+
+    #[test]
+    fn keys_are_found_wherever_they_hide() {
+        let gate = Gate::new(Some("sk-1234567890".into()));
+        let admission = gate.admit(&headers(&[(KEY, "sk-1234567890")])).expect("admitted");
+        let carries = |value: &'static str| gate.carries_key(&admission, &HeaderValue::from_static(value));
+        assert!(carries("Bearer sk-1234567890") && carries("x=sk-1234567890;y") && !carries("sk-123456789"));
+        let open = Gate::new(None);
+        let admission = open.admit(&headers(&[(KEY, "Bearer sk-abc")])).expect("admitted");
+        assert!(open.carries_key(&admission, &HeaderValue::from_static("Bearer sk-abc")));
+        assert!(!open.carries_key(&admission, &HeaderValue::from_static("Bearer other")));
+    }
+}

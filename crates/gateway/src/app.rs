@@ -1,0 +1,137 @@
+//! Every long-lived part in one place. `build` may fail and binds nothing; what runs afterwards is in
+//! [`crate::http`].
+
+use crate::admission::Gate;
+use crate::clock::Clock;
+use crate::config::{Limits, Settings};
+use crate::credentials::machine::MachineTokens;
+use crate::http::relay::session::Sessions;
+use crate::ids::{RequestId, RequestIds};
+use crate::net::pool::Pool;
+use crate::net::tls;
+use crate::net::token_endpoint::TokenClient;
+use crate::registry::{Registry, Server, UnusableUrl};
+use crate::sealing::MasterKeys;
+use crate::telemetry::metrics::Metrics;
+use crate::web::error::Refusal;
+use crate::web::guard::Guard;
+use rustls::ClientConfig;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+/// The gateway's parts.
+pub struct App {
+    /// The time.
+    pub clock: Clock,
+    /// Bounds.
+    pub limits: Limits,
+    /// Who may come in.
+    pub gate: Gate,
+    /// Which hosts and origins may.
+    pub guard: Guard,
+    /// The servers.
+    pub registry: Registry,
+    /// Seals session ids.
+    pub sessions: Sessions,
+    /// Counters.
+    pub metrics: Metrics,
+    /// TLS toward servers.
+    pub tls: ClientConfig,
+    /// Set when no new work is wanted; readiness says so.
+    pub draining: AtomicBool,
+}
+
+/// Why there is no gateway.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The platform's certificates cannot be used.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The client for token endpoints cannot be made.
+    #[error("the client for token endpoints cannot be set up: {0}")]
+    TokenClient(#[from] reqwest::Error),
+    /// A server's URL cannot be used.
+    #[error(transparent)]
+    Url(#[from] UnusableUrl),
+}
+
+impl App {
+    /// Makes the parts. Token requests run on `runtime`; `loopback` says where the gateway will listen.
+    pub fn build(
+        settings: Settings,
+        keys: &MasterKeys,
+        clock: Clock,
+        runtime: Handle,
+        loopback: bool,
+    ) -> Result<Self, BuildError> {
+        let tls = tls::client_config()?;
+        let metrics = Metrics::new();
+        let client = TokenClient::new(settings.limits.token_timeout, tls.clone())?;
+        let tokens = MachineTokens::new(client, clock.clone(), runtime, metrics.tokens());
+        Ok(Self {
+            clock,
+            gate: Gate::new(settings.master_key),
+            guard: Guard::new(settings.access, loopback),
+            registry: Registry::new(settings.servers, &tokens, &metrics)?,
+            sessions: Sessions::new(keys),
+            limits: settings.limits,
+            metrics,
+            tls,
+            draining: AtomicBool::new(false),
+        })
+    }
+}
+
+/// What one worker thread has for itself.
+pub struct Worker {
+    /// What all workers share.
+    pub app: Arc<App>,
+    /// Its request ids.
+    pub ids: RequestIds,
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Worker {
+    /// A worker with empty pools.
+    pub fn new(app: Arc<App>) -> Self {
+        let pools = app.registry.servers().iter().map(|server| {
+            Arc::new(Pool::new(
+                server.origin.clone(),
+                app.tls.clone(),
+                app.limits.connect_timeout,
+            ))
+        });
+        Self {
+            ids: RequestIds::new(),
+            pools: pools.collect(),
+            app,
+        }
+    }
+
+    /// This worker's connections to `server`.
+    pub fn pool(&self, server: &Server) -> &Arc<Pool> {
+        &self.pools[server.index.0]
+    }
+
+    /// Drops connections that were idle too long.
+    pub fn reap(&self) {
+        for pool in &self.pools {
+            pool.reap();
+        }
+    }
+
+    /// Counts and logs a refusal, once, where it is answered.
+    pub fn refuse(&self, refusal: Refusal, server: Option<&Arc<Server>>, id: RequestId) -> Refusal {
+        self.app.metrics.refused(refusal.code);
+        let server = server.map_or("", |server| server.name.as_str());
+        let (code, message) = (refusal.code.name(), &refusal.message);
+        if refusal.code.status().is_server_error() {
+            tracing::warn!(request_id = %id, server, code, "{message}");
+        } else {
+            tracing::info!(request_id = %id, server, code, "{message}");
+        }
+        refusal
+    }
+}

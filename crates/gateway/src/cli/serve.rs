@@ -1,0 +1,129 @@
+//! `vestibule serve`: configuration, parts, port, then calls until a signal.
+
+use super::{ConfigFile, fail, load, report, say};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::http::{self, Gateway};
+use crate::sealing::MasterKeys;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The address to listen on. Without a master key only loopback addresses are taken, and the default is
+    /// 127.0.0.1; with one it is 0.0.0.0.
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// The port; 0 takes a free one and says which.
+    #[arg(long, short, default_value_t = 4000, env = "PORT")]
+    port: u16,
+    /// Worker threads; one a core when left out.
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+}
+
+pub(super) fn run(arguments: &Arguments, environment: &HashMap<String, String>) -> ExitCode {
+    let loaded = match load(&arguments.file.config, environment) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    report(&arguments.file.config, &loaded);
+    let Some(settings) = loaded.settings else {
+        return fail(&format!(
+            "{} cannot be used; nothing was started",
+            arguments.file.config.display()
+        ));
+    };
+    let host = match host(arguments.host, &settings) {
+        Ok(host) => host,
+        Err(line) => return fail(&line),
+    };
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    runtime.block_on(async {
+        let address = SocketAddr::new(host, arguments.port);
+        let listener = match http::bind(address).await {
+            Ok(listener) => listener,
+            Err(error) => return fail(&format!("{address} cannot be bound: {error}")),
+        };
+        let gateway = match start(settings, environment, host.is_loopback(), arguments.workers) {
+            Ok(gateway) => gateway,
+            Err(line) => return fail(&line),
+        };
+        serve(gateway, listener).await
+    })
+}
+
+/// Where to listen. Without a key anybody who reaches the gateway may use it, so it stays on this machine.
+fn host(asked: Option<IpAddr>, settings: &Settings) -> Result<IpAddr, String> {
+    match (asked, &settings.master_key) {
+        (Some(host), None) if !host.is_loopback() => Err(format!(
+            "without general_settings.master_key the gateway binds loopback addresses only, and {host} is none"
+        )),
+        (Some(host), _) => Ok(host),
+        (None, Some(_)) => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        (None, None) => Ok(Ipv4Addr::LOCALHOST.into()),
+    }
+}
+
+/// The parts and the worker threads. Token requests run on the runtime that calls this.
+pub(super) fn start(
+    settings: Settings,
+    environment: &HashMap<String, String>,
+    loopback: bool,
+    workers: Option<usize>,
+) -> Result<Gateway, String> {
+    let keys = MasterKeys::from_environment(environment).map_err(|fault| fault.to_string())?;
+    if settings.master_key.is_none() {
+        tracing::warn!(
+            "no master key is configured: whoever reaches this loopback address may call every server"
+        );
+    }
+    if keys.ephemeral {
+        tracing::info!(
+            "MCP sessions end with this process; set VESTIBULE_MASTER_KEY_FILE to keep them across restarts and replicas"
+        );
+    }
+    let app = App::build(settings, &keys, Clock::system(), Handle::current(), loopback)
+        .map_err(|error| error.to_string())?;
+    let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+    Gateway::start(Arc::new(app), workers).map_err(|error| format!("the workers cannot be started: {error}"))
+}
+
+/// Serves until a signal, and says so.
+pub(super) async fn serve(gateway: Gateway, listener: TcpListener) -> ExitCode {
+    let address = match listener.local_addr() {
+        Ok(address) => address,
+        Err(error) => return fail(&format!("no address: {error}")),
+    };
+    say(&format!("listening on http://{address}"));
+    tracing::info!(%address, "listening");
+    if gateway.serve(listener, stopped()).await {
+        tracing::info!("stopped");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+pub(super) async fn stopped() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,65 @@
+//! What we show an MCP server. Gives an [`OutboundCredential`]; nothing about the caller enters here.
+
+pub mod machine;
+
+use crate::config::{Auth, ServerSettings};
+use http::{HeaderName, HeaderValue, header};
+use machine::{MachineToken, MachineTokens, TokenError};
+use std::sync::Arc;
+
+/// One header for the server.
+#[derive(Debug, Clone)]
+pub struct OutboundCredential {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value, marked sensitive.
+    pub value: HeaderValue,
+}
+
+/// Where a server's credential comes from.
+#[derive(Debug)]
+pub enum CredentialSource {
+    /// There is none.
+    None,
+    /// The configuration.
+    Static(OutboundCredential),
+    /// The client credentials grant.
+    Machine(Arc<machine::Slot>),
+}
+
+impl CredentialSource {
+    /// The source that `server` asks for.
+    pub fn new(server: &ServerSettings, tokens: &MachineTokens) -> Self {
+        match &server.auth {
+            Auth::None => Self::None,
+            Auth::Static { name, value, .. } => Self::Static(OutboundCredential {
+                name: name.clone(),
+                value: value.clone(),
+            }),
+            Auth::ClientCredentials { token_url, request } => {
+                Self::Machine(tokens.slot(&server.id, token_url, request))
+            }
+        }
+    }
+
+    /// The header that no configured or forwarded header may take.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::None => None,
+            Self::Static(credential) => Some(&credential.name),
+            Self::Machine(_) => Some(&header::AUTHORIZATION),
+        }
+    }
+}
+
+impl From<&MachineToken> for OutboundCredential {
+    fn from(token: &MachineToken) -> Self {
+        Self {
+            name: header::AUTHORIZATION,
+            value: token.header().clone(),
+        }
+    }
+}
+
+/// Why there is no credential.
+pub type CredentialError = TokenError;

@@ -1,0 +1,274 @@
+//! One client connection: HTTP/1.1 with bounds on headers, silence, stalled readers and their number. What a
+//! request means is not known here.
+
+use super::router::Front;
+use crate::app::App;
+use crate::web::error::{ErrorCode, Refusal};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::TcpStream as StdStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, interval, sleep};
+
+/// The most header lines of a request.
+const MAX_HEADERS: usize = 128;
+
+/// A place among the open connections; given back when dropped.
+pub(super) struct Slot(Arc<App>);
+
+/// Counts open connections.
+pub(super) struct Slots;
+
+impl Slots {
+    /// A place, unless all are taken.
+    pub(super) fn take(app: &Arc<App>) -> Option<Slot> {
+        let open = app.metrics.connections.inc();
+        let slot = Slot(Arc::clone(app));
+        let limit = i64::try_from(app.limits.max_connections).unwrap_or(i64::MAX);
+        (open < limit).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+    }
+}
+
+/// Answers one connection too many.
+pub(super) fn turn_away(mut stream: TcpStream) {
+    tokio::spawn(async move {
+        let answer = bare(ErrorCode::TooManyConnections);
+        let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+        let _ = stream.shutdown().await;
+    });
+}
+
+/// A whole response for a connection that has no HTTP on it.
+fn bare(code: ErrorCode) -> Vec<u8> {
+    let id = crate::ids::RequestIds::new().next();
+    let refusal = Refusal::new(code);
+    tracing::info!(request_id = %id, code = code.name(), "{}", refusal.message);
+    let status = code.status();
+    let body = refusal.plain_json(id).to_string();
+    format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {id}\r\n\
+         connection: close\r\n\r\n{body}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut stop: watch::Receiver<bool>) {
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let limits = &front.worker.app.limits;
+    let phase = Arc::new(Phase::new());
+    let io = TokioIo::new(Watched {
+        stream,
+        phase: Arc::clone(&phase),
+        patience: limits.stream_idle_timeout,
+        stalled: None,
+    });
+    let service = service_fn(|request: Request<Incoming>| {
+        let call = phase.call();
+        let front = Arc::clone(&front);
+        async move {
+            let mut response = front.respond(request).await;
+            response.body_mut().attach(call);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = http1::Builder::new()
+        // Our own limit answers with a body; hyper's is the wall behind it.
+        .max_buf_size(limits.max_header_bytes * 2)
+        .max_headers(MAX_HEADERS)
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let period = (limits.header_timeout.min(limits.keep_alive_timeout) / 4)
+        .clamp(Duration::from_millis(20), Duration::from_secs(5));
+    let mut look = interval(period);
+    let mut stopping = *stop.borrow();
+    if stopping {
+        Pin::new(&mut connection).graceful_shutdown();
+    }
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut connection => break,
+            Ok(()) = stop.changed(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            _ = look.tick() => match phase.look(limits.header_timeout, limits.keep_alive_timeout) {
+                Verdict::Fine => {}
+                Verdict::Idle => Pin::new(&mut connection).graceful_shutdown(),
+                Verdict::SlowHeaders => {
+                    let mut stream = connection.into_parts().io.into_inner().stream;
+                    let answer = bare(ErrorCode::HeaderTimeout);
+                    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+                    break;
+                }
+            },
+        }
+    }
+    drop(slot);
+}
+
+/// Where a connection stands between requests: when its silence or its headers began. One word, so that a
+/// call costs two stores and no timer.
+struct Phase {
+    zero: Instant,
+    /// Milliseconds since `zero`, times four, plus a state.
+    word: AtomicU64,
+}
+
+const IDLE: u64 = 0;
+const HEADERS: u64 = 1;
+const CALL: u64 = 2;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    Idle,
+    SlowHeaders,
+}
+
+impl Phase {
+    fn new() -> Self {
+        Self {
+            zero: Instant::now(),
+            word: AtomicU64::new(IDLE),
+        }
+    }
+
+    fn set(&self, state: u64) {
+        let since = u64::try_from(self.zero.elapsed().as_millis()).unwrap_or(u64::MAX / 8);
+        self.word.store(since * 4 + state, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> u64 {
+        self.word.load(Ordering::Relaxed) % 4
+    }
+
+    /// Bytes came in.
+    fn bytes_read(&self) {
+        if self.state() == IDLE {
+            self.set(HEADERS);
+        }
+    }
+
+    /// A request's headers are complete; the call lasts until the guard goes.
+    fn call(self: &Arc<Self>) -> CallGuard {
+        self.word.store(CALL, Ordering::Relaxed);
+        CallGuard(Arc::clone(self))
+    }
+
+    fn look(&self, header_timeout: Duration, keep_alive_timeout: Duration) -> Verdict {
+        let word = self.word.load(Ordering::Relaxed);
+        let since = self
+            .zero
+            .elapsed()
+            .saturating_sub(Duration::from_millis(word / 4));
+        match word % 4 {
+            HEADERS if since >= header_timeout => Verdict::SlowHeaders,
+            IDLE if since >= keep_alive_timeout => Verdict::Idle,
+            _ => Verdict::Fine,
+        }
+    }
+}
+
+struct CallGuard(Arc<Phase>);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.set(IDLE);
+    }
+}
+
+/// The socket, with an eye on what comes in and on a reader that takes nothing.
+struct Watched {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+    patience: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    /// A write that waits is given up after `patience`.
+    fn or_stalled<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        stalled.as_mut().poll(cx).map(|()| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client takes nothing",
+            ))
+        })
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.phase.bytes_read();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.or_stalled(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.or_stalled(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

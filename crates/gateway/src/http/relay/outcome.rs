@@ -1,0 +1,239 @@
+//! What becomes of a server's answer: passed on as it came, or a refusal that says what came instead.
+
+use super::forward::Call;
+use super::stream::RelayedBody;
+use crate::credentials::CredentialSource;
+use crate::diagnosis::AuthResolution;
+use crate::ids::RequestId;
+use crate::net::stream::UpstreamBody;
+use crate::web::body::Body;
+use crate::web::error::{ErrorCode, Refusal};
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body as _;
+use serde::de::IgnoredAny;
+use std::sync::Arc;
+use vestibule_mcp::headers::{MCP_SESSION_ID, crosses_downstream};
+
+/// Up to this many bytes an answer in JSON is read whole before its head is passed on, so that one that ends
+/// early is an error and not half an answer.
+const BUFFERED: u64 = 64 * 1024;
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What a response says it holds.
+enum Content {
+    Json,
+    EventStream,
+    Text,
+    Nothing,
+    Other(String),
+}
+
+impl Call<'_> {
+    /// Judges the answer and makes the client's.
+    pub(super) async fn outcome(
+        &self,
+        response: Response<UpstreamBody>,
+        resolution: AuthResolution,
+        sealed_session: Option<&HeaderValue>,
+        id: RequestId,
+    ) -> Result<Response<Body>, Refusal> {
+        let (head, body) = response.into_parts();
+        self.credential_was_taken(head.status, resolution)?;
+        let content = content(&head.headers, &body);
+        let stream = match (head.status, content) {
+            (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => {
+                return Ok(self.answer(&head, Body::empty(), sealed_session, true));
+            }
+            (status, Content::EventStream) if !status.is_redirection() => true,
+            (status, Content::Json) if !(status.is_success() && self.method == Method::GET) => false,
+            (status, Content::Text | Content::Nothing)
+                if status.is_client_error() || status.is_server_error() =>
+            {
+                false
+            }
+            (status, Content::Text | Content::Nothing)
+                if status.is_success() && self.method == Method::DELETE =>
+            {
+                false
+            }
+            // Some servers acknowledge a notification with an empty 200.
+            (StatusCode::OK, Content::Nothing) if self.is_notification() => false,
+            (status, content) => return Err(self.not_mcp(status, &content)),
+        };
+        if stream {
+            let mut response =
+                self.answer(&head, self.relayed(Bytes::new(), body, id), sealed_session, false);
+            // A buffering proxy in front of us would hold events back.
+            response
+                .headers_mut()
+                .entry(X_ACCEL_BUFFERING)
+                .or_insert(HeaderValue::from_static("no"));
+            return Ok(response);
+        }
+        self.whole(head, body, sealed_session, id).await
+    }
+
+    /// 401 and 403 speak of the gateway's own credential unless the caller's was passed on.
+    pub(super) fn credential_was_taken(
+        &self,
+        status: StatusCode,
+        resolution: AuthResolution,
+    ) -> Result<(), Refusal> {
+        let code = match (status, &self.server.credential) {
+            _ if resolution == AuthResolution::OAuth2Passthrough => return Ok(()),
+            (StatusCode::UNAUTHORIZED, CredentialSource::None) => ErrorCode::UpstreamWantsCredential,
+            (StatusCode::UNAUTHORIZED, CredentialSource::Machine(_)) => ErrorCode::UpstreamRefusedToken,
+            (StatusCode::UNAUTHORIZED, CredentialSource::Static(_)) => ErrorCode::UpstreamRefusedCredential,
+            (StatusCode::FORBIDDEN, CredentialSource::Machine(_) | CredentialSource::Static(_)) => {
+                ErrorCode::UpstreamForbidden
+            }
+            _ => return Ok(()),
+        };
+        Err(Refusal::new(code))
+    }
+
+    /// An answer that is not a stream: whole if it is small, else its beginning and the rest as it comes.
+    async fn whole(
+        &self,
+        head: Parts,
+        mut body: UpstreamBody,
+        sealed_session: Option<&HeaderValue>,
+        id: RequestId,
+    ) -> Result<Response<Body>, Refusal> {
+        if body.size_hint().lower() > BUFFERED {
+            return Ok(self.answer(&head, self.relayed(Bytes::new(), body, id), sealed_session, false));
+        }
+        let limit = usize::try_from(BUFFERED).unwrap_or(usize::MAX);
+        let (bytes, complete) = body
+            .buffer(limit, self.server.first_byte_timeout)
+            .await
+            .map_err(|_| self.truncated("the connection broke"))?;
+        if !complete {
+            return Ok(self.answer(&head, self.relayed(bytes, body, id), sealed_session, false));
+        }
+        // Where only the end of the connection ends the body, a broken connection looks like an end.
+        let framed = head.headers.contains_key(header::CONTENT_LENGTH)
+            || head.headers.contains_key(header::TRANSFER_ENCODING);
+        if !framed
+            && !bytes.is_empty()
+            && serde_json::from_slice::<IgnoredAny>(&bytes).is_err_and(|error| error.is_eof())
+        {
+            return Err(self.truncated("the JSON is not complete"));
+        }
+        Ok(self.answer(&head, Body::full(bytes), sealed_session, true))
+    }
+
+    fn relayed(&self, read: Bytes, rest: UpstreamBody, id: RequestId) -> Body {
+        let app = &self.worker.app;
+        let under_way = app.metrics.streams.clone();
+        let idle = app.limits.stream_idle_timeout;
+        Body::frames(RelayedBody::new(
+            read,
+            rest,
+            idle,
+            Arc::clone(self.server),
+            id,
+            under_way,
+        ))
+    }
+
+    /// The client's head: allowed headers, and the session id sealed. `whole` bodies say their own length.
+    fn answer(&self, head: &Parts, body: Body, sealed: Option<&HeaderValue>, whole: bool) -> Response<Body> {
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        let headers = response.headers_mut();
+        for (name, value) in &head.headers {
+            if crosses_downstream(name) && !(whole && name == header::CONTENT_LENGTH) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        if let Some(upstream) = head.headers.get(MCP_SESSION_ID)
+            && let Some(session) = self.session_for_client(upstream, sealed)
+        {
+            headers.insert(MCP_SESSION_ID, session);
+        }
+        response
+    }
+
+    /// A server that repeats its session id gets the client's own spelling of it repeated.
+    fn session_for_client(
+        &self,
+        upstream: &HeaderValue,
+        sealed: Option<&HeaderValue>,
+    ) -> Option<HeaderValue> {
+        if self.session == Some(upstream)
+            && let Some(sealed) = sealed
+        {
+            return Some(sealed.clone());
+        }
+        let app = &self.worker.app;
+        app.sessions.seal(
+            upstream,
+            self.admission.principal,
+            &self.server.id,
+            app.clock.unix_seconds(),
+        )
+    }
+
+    fn is_notification(&self) -> bool {
+        self.method == Method::POST && vestibule_mcp::RequestId::of_request(&self.body).is_none()
+    }
+
+    fn truncated(&self, why: &str) -> Refusal {
+        let message = format!(
+            "The answer of the MCP server {} ended before its end: {why}.",
+            self.server.name
+        );
+        Refusal::because(ErrorCode::UpstreamTruncated, message)
+    }
+
+    fn not_mcp(&self, status: StatusCode, content: &Content) -> Refusal {
+        let what = match content {
+            Content::Json => "JSON where an event stream was asked for",
+            Content::EventStream => "an event stream",
+            Content::Text => "plain text",
+            Content::Nothing => "nothing",
+            Content::Other(media_type) => media_type,
+        };
+        let message = format!(
+            "What came from the MCP server {} is not MCP: status {} with {what}.",
+            self.server.name,
+            status.as_u16()
+        );
+        Refusal::because(ErrorCode::UpstreamNotMcp, message)
+    }
+}
+
+fn content(headers: &HeaderMap, body: &UpstreamBody) -> Content {
+    if body.is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) {
+        return Content::Nothing;
+    }
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    let name = value
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
+    if name.eq_ignore_ascii_case(b"application/json") {
+        Content::Json
+    } else if name.eq_ignore_ascii_case(b"text/event-stream") {
+        Content::EventStream
+    } else if name.eq_ignore_ascii_case(b"text/plain") {
+        Content::Text
+    } else if name.is_empty() {
+        Content::Other("no content type".into())
+    } else {
+        let shown = name
+            .iter()
+            .copied()
+            .filter(u8::is_ascii_graphic)
+            .take(60)
+            .map(char::from);
+        Content::Other(shown.collect())
+    }
+}

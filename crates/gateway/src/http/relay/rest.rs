@@ -1,0 +1,319 @@
+//! `/mcp-rest`: tools listed and called with plain HTTP and JSON, for scripts. Tool names are the servers' own.
+
+use super::read_body;
+use super::upstream_client::UpstreamClient;
+use crate::admission::Admission;
+use crate::app::Worker;
+use crate::http::router::id_of;
+use crate::ids::RequestId;
+use crate::registry::Server;
+use crate::web::error::{ErrorCode, Refusal};
+use axum::body::Body;
+use axum::extract::State;
+use futures_util::future::join_all;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use url::form_urlencoded;
+
+/// The most pages of one list.
+const MAX_PAGES: usize = 1000;
+
+type Tool = Map<String, Value>;
+
+/// `GET /mcp-rest/tools/list`, of one server (`server_id`) or of all.
+pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
+    let id = id_of(&request, &worker);
+    let (parts, _) = request.into_parts();
+    let wanted = parts.uri.query().and_then(|query| {
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(name, value)| name == "server_id" && !value.is_empty())
+            .map(|(_, value)| value.into_owned())
+    });
+    let result = async {
+        let admission = worker.app.gate.admit(&parts.headers)?;
+        match wanted {
+            Some(wanted) => {
+                let server = find(&worker, &wanted)?;
+                let tools = tools_of(&worker, server, &admission, &parts.headers).await?;
+                Ok(listing(&described(server, tools), None, None))
+            }
+            None => Ok(list_all(&worker, &admission, &parts.headers, id).await),
+        }
+    }
+    .await;
+    answer(&worker, result, id)
+}
+
+/// What every server has. One that fails is named; an empty list never hides an error.
+async fn list_all(worker: &Worker, admission: &Admission, headers: &HeaderMap, id: RequestId) -> Reply {
+    let servers = worker.app.registry.servers();
+    let lists = join_all(
+        servers
+            .iter()
+            .map(|server| tools_of(worker, server, admission, headers)),
+    )
+    .await;
+    let mut tools = Vec::new();
+    let mut outcomes = Map::new();
+    let mut failures = Vec::new();
+    let mut status = StatusCode::BAD_GATEWAY;
+    for (server, list) in servers.iter().zip(lists) {
+        let outcome = match list {
+            Ok(list) => {
+                let outcome = json!({"status": "ok", "tool_count": list.len()});
+                tools.extend(described(server, list));
+                outcome
+            }
+            Err(refusal) => {
+                let refusal = worker.refuse(refusal, Some(server), id);
+                status = refusal.code.status();
+                failures.push(format!("{}: {}", server.name, refusal.message));
+                json!({"status": refusal.code.name(), "message": refusal.message})
+            }
+        };
+        outcomes.insert(server.name.clone(), outcome);
+    }
+    let error = (!failures.is_empty() && failures.len() == servers.len())
+        .then(|| format!("Failed to get tools from servers: {}", failures.join("; ")));
+    let failed = error.is_some();
+    let mut reply = listing(&tools, Some(outcomes), error);
+    if failed {
+        reply.status = status;
+    }
+    reply
+}
+
+fn listing(tools: &[Tool], outcomes: Option<Map<String, Value>>, error: Option<String>) -> Reply {
+    let mut body = json!({
+        "tools": tools,
+        "error": error.as_ref().map(|_| "partial_failure"),
+        "message": error.unwrap_or_else(|| "Successfully retrieved tools".into()),
+    });
+    if let Some(outcomes) = outcomes {
+        body["server_outcomes"] = outcomes.into();
+    }
+    Reply {
+        status: StatusCode::OK,
+        body: body.to_string(),
+    }
+}
+
+#[derive(Deserialize)]
+struct CallRequest {
+    #[serde(default)]
+    server_id: Option<String>,
+    name: String,
+    #[serde(default)]
+    arguments: Option<Box<RawValue>>,
+}
+
+/// `POST /mcp-rest/tools/call`. Without `server_id` the tool must be of exactly one server.
+pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
+    let id = id_of(&request, &worker);
+    let (parts, body) = request.into_parts();
+    let result = async {
+        let admission = worker.app.gate.admit(&parts.headers)?;
+        let limits = &worker.app.limits;
+        let body = read_body(body, limits.max_body_bytes, limits.body_timeout).await?;
+        let call = parsed(&body)?;
+        let (server, name) = match call.server_id.as_deref().filter(|wanted| !wanted.is_empty()) {
+            Some(wanted) => {
+                let server = find(&worker, wanted)?;
+                (server, own_name(server, &call.name).to_owned())
+            }
+            None => owner(&worker, &admission, &parts.headers, &call.name, id).await?,
+        };
+        let arguments = call.arguments.as_deref().map_or("{}", RawValue::get);
+        let arguments: Value =
+            serde_json::from_str(arguments).map_err(|_| Refusal::new(ErrorCode::MissingParameter))?;
+        let client = UpstreamClient::open(&worker, server, &admission, &parts.headers).await?;
+        let result = client
+            .request("tools/call", json!({"name": name, "arguments": arguments}))
+            .await;
+        client.close().await;
+        Ok(Reply {
+            status: StatusCode::OK,
+            body: result?.get().to_owned(),
+        })
+    }
+    .await;
+    answer(&worker, result, id)
+}
+
+fn parsed(body: &[u8]) -> Result<CallRequest, Refusal> {
+    let missing = |what: String| Refusal::because(ErrorCode::MissingParameter, what);
+    let call: CallRequest = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => missing(format!("The request body is not right: {error}.")),
+        _ => missing("The request body is not JSON.".into()),
+    })?;
+    match call.arguments.as_deref().map(|raw| raw.get().as_bytes().first()) {
+        _ if call.name.is_empty() => Err(missing("name is empty.".into())),
+        Some(Some(b'{' | b'n')) | None => Ok(call),
+        _ => Err(missing("arguments takes a JSON object.".into())),
+    }
+}
+
+fn find<'w>(worker: &'w Worker, wanted: &str) -> Result<&'w Arc<Server>, Refusal> {
+    worker
+        .app
+        .registry
+        .by_id_or_name(wanted)
+        .ok_or_else(|| Refusal::new(ErrorCode::UnknownServer))
+}
+
+/// The server that has the tool `name`, and the tool's name there. `{server}-{tool}` names the server too.
+async fn owner<'w>(
+    worker: &'w Worker,
+    admission: &Admission,
+    headers: &HeaderMap,
+    name: &str,
+    id: RequestId,
+) -> Result<(&'w Arc<Server>, String), Refusal> {
+    let servers = worker.app.registry.servers();
+    let lists = join_all(
+        servers
+            .iter()
+            .map(|server| tools_of(worker, server, admission, headers)),
+    )
+    .await;
+    let mut owners = Vec::new();
+    let mut failures = Vec::new();
+    for (server, list) in servers.iter().zip(lists) {
+        match list {
+            Ok(tools) => {
+                let has = |wanted: &str| {
+                    tools
+                        .iter()
+                        .any(|tool| tool.get("name").is_some_and(|name| name == wanted))
+                };
+                let own = own_name(server, name);
+                if has(name) {
+                    owners.push((server, name.to_owned()));
+                } else if own != name && has(own) {
+                    owners.push((server, own.to_owned()));
+                }
+            }
+            Err(refusal) => failures.push((server, refusal)),
+        }
+    }
+    let names: Vec<&str> = owners.iter().map(|(server, _)| server.name.as_str()).collect();
+    match (owners.len(), failures.len()) {
+        (1, _) => {
+            for (server, refusal) in failures {
+                worker.refuse(refusal, Some(server), id);
+            }
+            owners.pop().ok_or_else(|| Refusal::new(ErrorCode::UnknownTool))
+        }
+        (0, 0) => Err(Refusal::because(
+            ErrorCode::UnknownTool,
+            format!("No MCP server has a tool named {name}."),
+        )),
+        (0, 1) if servers.len() == 1 => Err(failures.remove(0).1),
+        (0, _) => {
+            let asked: Vec<String> = failures
+                .iter()
+                .map(|(server, refusal)| format!("{}: {}", server.name, refusal.message))
+                .collect();
+            let message = format!(
+                "No MCP server that answered has a tool named {name}. These did not answer: {}",
+                asked.join("; ")
+            );
+            Err(Refusal::because(ErrorCode::UnknownTool, message))
+        }
+        _ => {
+            let message = format!(
+                "Several MCP servers have a tool named {name}: {}.",
+                names.join(", ")
+            );
+            Err(Refusal::because(ErrorCode::AmbiguousTool, message))
+        }
+    }
+}
+
+/// A tool's name without the server's before it.
+fn own_name<'n>(server: &Server, name: &'n str) -> &'n str {
+    let prefixes = [
+        server.alias.as_deref(),
+        Some(server.name.as_str()),
+        Some(server.id.as_str()),
+    ];
+    prefixes
+        .into_iter()
+        .flatten()
+        .find_map(|prefix| name.strip_prefix(prefix)?.strip_prefix('-'))
+        .unwrap_or(name)
+}
+
+async fn tools_of(
+    worker: &Worker,
+    server: &Arc<Server>,
+    admission: &Admission,
+    headers: &HeaderMap,
+) -> Result<Vec<Tool>, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        tools: Vec<Tool>,
+        #[serde(default)]
+        next_cursor: Option<String>,
+    }
+    let client = UpstreamClient::open(worker, server, admission, headers).await?;
+    let all = async {
+        let mut tools = Vec::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
+            let result = client.request("tools/list", params).await?;
+            let page: Page = serde_json::from_str(result.get()).map_err(|_| {
+                let message = format!("The tool list of the MCP server {} is not one.", server.name);
+                Refusal::because(ErrorCode::UpstreamNotMcp, message)
+            })?;
+            tools.extend(page.tools);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(tools);
+            }
+        }
+        let message = format!("The tool list of the MCP server {} does not end.", server.name);
+        Err(Refusal::because(ErrorCode::UpstreamNotMcp, message))
+    };
+    let all = all.await;
+    client.close().await;
+    all
+}
+
+/// The tools with `mcp_info`, as LiteLLM gives them.
+fn described(server: &Server, tools: Vec<Tool>) -> Vec<Tool> {
+    let mut info = server.info.clone();
+    info.insert("server_id".into(), server.id.clone().into());
+    info.insert("alias".into(), server.alias.clone().into());
+    tools
+        .into_iter()
+        .map(|mut tool| {
+            tool.insert("mcp_info".into(), info.clone().into());
+            tool
+        })
+        .collect()
+}
+
+struct Reply {
+    status: StatusCode,
+    body: String,
+}
+
+fn answer(worker: &Worker, result: Result<Reply, Refusal>, id: RequestId) -> Response<Body> {
+    match result {
+        Ok(reply) => {
+            let mut response = Response::new(Body::from(reply.body));
+            *response.status_mut() = reply.status;
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(refusal) => worker.refuse(refusal, None, id).into_rest(id).map(Body::new),
+    }
+}

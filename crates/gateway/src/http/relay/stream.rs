@@ -1,0 +1,100 @@
+//! A server's body for the client: what was buffered, then the rest as it comes, cut after a silence. A cut is
+//! logged here, because the head of the answer is gone by then.
+
+use crate::ids::RequestId;
+use crate::net::stream::UpstreamBody;
+use crate::registry::Server;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use prometheus_client::metrics::gauge::Gauge;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// The body.
+pub(super) struct RelayedBody {
+    head: Option<Bytes>,
+    rest: UpstreamBody,
+    idle: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    server: Arc<Server>,
+    id: RequestId,
+    under_way: Gauge,
+}
+
+impl RelayedBody {
+    /// `head` is what was read of `rest` before; `under_way` is counted up until the body is dropped.
+    pub(super) fn new(
+        head: Bytes,
+        rest: UpstreamBody,
+        idle: Duration,
+        server: Arc<Server>,
+        id: RequestId,
+        under_way: Gauge,
+    ) -> Self {
+        under_way.inc();
+        Self {
+            head: (!head.is_empty()).then_some(head),
+            rest,
+            idle,
+            silence: None,
+            server,
+            id,
+            under_way,
+        }
+    }
+
+    fn cut(&self, error: &io::Error) {
+        tracing::warn!(request_id = %self.id, server = %self.server.name, code = "stream_cut", %error, "an answer was cut");
+    }
+}
+
+impl Drop for RelayedBody {
+    fn drop(&mut self) {
+        self.under_way.dec();
+    }
+}
+
+impl Body for RelayedBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        if let Some(head) = this.head.take() {
+            return Poll::Ready(Some(Ok(Frame::data(head))));
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut this.rest).poll_frame(cx) {
+            if let Some(silence) = &mut this.silence {
+                silence.as_mut().reset(Instant::now() + this.idle);
+            }
+            if let Some(Err(error)) = &frame {
+                this.cut(error);
+            }
+            return Poll::Ready(frame);
+        }
+        let idle = this.idle;
+        let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
+        ready!(silence.as_mut().poll(cx));
+        let error = io::Error::new(io::ErrorKind::TimedOut, "the server was silent for too long");
+        this.cut(&error);
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.head.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // What was buffered is gone from the rest's own count.
+        if self.head.is_none() {
+            self.rest.size_hint()
+        } else {
+            SizeHint::default()
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! All routes on one page, by who calls them.
+
+use super::relay::rest;
+use super::relay::target::{self, Target};
+use crate::app::Worker;
+use crate::ids::RequestId;
+use crate::web::body::Body;
+use crate::web::error::{ErrorCode, Refusal};
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as HttpBody;
+use hyper::body::Incoming;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tower::ServiceExt;
+
+type Answer = axum::response::Response;
+
+/// Every route but the MCP endpoints, which [`target::of`] reads.
+fn routes() -> Router<Arc<Worker>> {
+    Router::new()
+        // Scripts and LiteLLM's own clients.
+        .route("/mcp-rest/tools/list", get(rest::list))
+        .route("/mcp-rest/tools/call", post(rest::call))
+        // Load balancers and orchestrators.
+        .route("/health/liveliness", get(alive))
+        .route("/health/liveness", get(alive))
+        .route("/health/readiness", get(ready))
+        // Prometheus.
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// A worker with its routes.
+pub(super) struct Front {
+    pub(super) worker: Arc<Worker>,
+    routes: Router,
+}
+
+impl Front {
+    pub(super) fn new(worker: Arc<Worker>) -> Self {
+        Self {
+            routes: routes().with_state(Arc::clone(&worker)),
+            worker,
+        }
+    }
+
+    /// Answers one request, whatever it is.
+    pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let id = self.worker.ids.next();
+        let answered = AssertUnwindSafe(self.answer(request, id)).catch_unwind().await;
+        let mut response = answered.unwrap_or_else(|_| {
+            // The panic's own text is on standard error; it may name anything and is not repeated.
+            self.refuse(ErrorCode::Internal, id)
+        });
+        response
+            .headers_mut()
+            .entry("x-request-id")
+            .or_insert_with(|| id.header());
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>, id: RequestId) -> Response<Body> {
+        if let Err(refusal) = admissible(&self.worker, &request) {
+            return self.worker.refuse(refusal, None, id).into_plain(id);
+        }
+        match target::of(request.uri().path()) {
+            Target::Server(name) => {
+                let server = self.worker.app.registry.by_name(name).cloned();
+                super::relay::handle(&self.worker, server.as_ref(), request, id).await
+            }
+            Target::NotSupported => self.refuse(ErrorCode::NotSupported, id),
+            Target::Other => {
+                let mut request = request.map(axum::body::Body::new);
+                request.extensions_mut().insert(id);
+                let Ok(response) = self.routes.clone().oneshot(request).await;
+                response.map(|body| Body::frames(HandlerBody(body)))
+            }
+        }
+    }
+
+    fn refuse(&self, code: ErrorCode, id: RequestId) -> Response<Body> {
+        self.worker.refuse(Refusal::new(code), None, id).into_plain(id)
+    }
+}
+
+/// What holds for every path: the size of the headers, `Host`, `Origin`.
+fn admissible(worker: &Worker, request: &Request<Incoming>) -> Result<(), Refusal> {
+    let line = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if line + headers.sum::<usize>() > worker.app.limits.max_header_bytes {
+        return Err(Refusal::new(ErrorCode::HeadersTooLarge));
+    }
+    worker.app.guard.check(request.uri(), request.headers())
+}
+
+/// The request's id, for handlers.
+pub(crate) fn id_of<B>(request: &Request<B>, worker: &Worker) -> RequestId {
+    request
+        .extensions()
+        .get()
+        .copied()
+        .unwrap_or_else(|| worker.ids.next())
+}
+
+async fn alive() -> Answer {
+    json(StatusCode::OK, "\"I'm alive!\"".into())
+}
+
+async fn ready(State(worker): State<Arc<Worker>>) -> Answer {
+    if worker.app.draining.load(Ordering::SeqCst) {
+        json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"draining"}"#.into())
+    } else {
+        json(StatusCode::OK, r#"{"status":"healthy"}"#.into())
+    }
+}
+
+async fn metrics(State(worker): State<Arc<Worker>>) -> Answer {
+    let mut response = json(StatusCode::OK, worker.app.metrics.text());
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+async fn not_found(State(worker): State<Arc<Worker>>, request: Request<axum::body::Body>) -> Answer {
+    let id = id_of(&request, &worker);
+    worker
+        .refuse(Refusal::new(ErrorCode::NotFound), None, id)
+        .into_plain(id)
+        .map(axum::body::Body::new)
+}
+
+async fn method_not_allowed(State(worker): State<Arc<Worker>>, request: Request<axum::body::Body>) -> Answer {
+    let id = id_of(&request, &worker);
+    worker
+        .refuse(Refusal::new(ErrorCode::MethodNotAllowed), None, id)
+        .into_plain(id)
+        .map(axum::body::Body::new)
+}
+
+fn json(status: StatusCode, body: String) -> Answer {
+    let mut response = Answer::new(axum::body::Body::from(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A framework body with this crate's error.
+struct HandlerBody(axum::body::Body);
+
+impl HttpBody for HandlerBody {
+    type Data = bytes::Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<io::Result<http_body::Frame<bytes::Bytes>>>> {
+        std::pin::Pin::new(&mut self.0)
+            .poll_frame(cx)
+            .map_err(io::Error::other)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0.size_hint()
+    }
+}

@@ -1,0 +1,7 @@
+//! The way out: pooled connections to configured MCP servers, and the client for token endpoints. Nothing
+//! here knows what a credential is for.
+
+pub mod pool;
+pub mod stream;
+pub mod tls;
+pub mod token_endpoint;

@@ -1,0 +1,240 @@
+//! Connections to one server, kept for the worker that opened them.
+//!
+//! A connection is driven by whoever uses it: sending a request and reading its body poll the connection in
+//! the caller's own task. So there is no second task to wake for every call, and a caller that goes away
+//! takes its connection, and with it the server's work, along (MCP 2026-07-28 cancels by closing).
+
+use crate::net::stream::UpstreamBody;
+use bytes::Bytes;
+use http::{Request, Response, Uri, header};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tower::Service;
+
+/// Idle connections that one worker keeps to one server.
+const MAX_IDLE: usize = 256;
+/// How long an idle connection is kept when the server does not say.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// The largest response head.
+const MAX_HEAD: usize = 64 * 1024;
+
+type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// Why no response came.
+#[derive(Debug)]
+pub enum SendFault {
+    /// No connection: name, route, port or TLS.
+    Unreachable(String),
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection ended, or what came was not HTTP. The request may have been read.
+    Closed(String),
+}
+
+/// Connections to one server.
+pub struct Pool {
+    target: Uri,
+    connector: HttpsConnector<HttpConnector>,
+    connect_timeout: Duration,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// One open connection with nothing under way.
+pub(crate) struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: Box<http1::Connection<Io, Full<Bytes>>>,
+    keep_until: Instant,
+    keep_for: Duration,
+}
+
+/// An exchange without a response; `unsent` is the request if not one byte of it was written.
+struct Failed {
+    unsent: Option<Request<Full<Bytes>>>,
+    why: String,
+}
+
+impl Pool {
+    /// A pool for the server at `target`, which is absolute.
+    pub fn new(target: Uri, tls: ClientConfig, connect_timeout: Duration) -> Self {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(connect_timeout));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        Self {
+            target,
+            connector,
+            connect_timeout,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Sends one request and gives the response's head with its body to come.
+    ///
+    /// A kept connection that the server closed meanwhile is replaced only when not one byte of the request
+    /// was written, so no call runs twice.
+    pub async fn send(
+        self: &Arc<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, SendFault> {
+        let mut request = request;
+        loop {
+            let (mut connection, kept) = match poll_fn(|cx| Poll::Ready(self.take(cx))).await {
+                Some(connection) => (connection, true),
+                None => (self.connect().await?, false),
+            };
+            match connection.exchange(request).await {
+                Ok(response) => {
+                    connection.keep_for = keep_alive(response.headers());
+                    return Ok(response.map(|body| UpstreamBody::new(body, connection, Arc::clone(self))));
+                }
+                Err(Failed {
+                    unsent: Some(unsent), ..
+                }) if kept => request = unsent,
+                Err(Failed { why, .. }) => return Err(SendFault::Closed(why)),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, SendFault> {
+        let connecting = async {
+            let io = self.connector.clone().call(self.target.clone()).await;
+            let io = io.map_err(|error| SendFault::Unreachable(describe(error.as_ref())))?;
+            let (sender, driver) = http1::Builder::new()
+                .max_buf_size(MAX_HEAD)
+                .handshake(io)
+                .await
+                .map_err(|error| SendFault::Unreachable(describe(&error)))?;
+            Ok(Connection {
+                sender,
+                driver: Box::new(driver),
+                keep_until: Instant::now(),
+                keep_for: IDLE_LIMIT,
+            })
+        };
+        timeout(self.connect_timeout, connecting)
+            .await
+            .unwrap_or(Err(SendFault::ConnectTimeout))
+    }
+
+    /// The connection used last, if it is still open: the others get to age.
+    fn take(&self, cx: &mut Context<'_>) -> Option<Connection> {
+        let now = Instant::now();
+        loop {
+            let mut connection = self.idle().pop()?;
+            if now < connection.keep_until && connection.is_open(cx) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Takes a connection back whose exchange is over.
+    pub(crate) fn keep(&self, mut connection: Connection, cx: &mut Context<'_>) {
+        if connection.keep_for.is_zero() || !connection.is_open(cx) || !connection.sender.is_ready() {
+            return;
+        }
+        connection.keep_until = Instant::now() + connection.keep_for;
+        let mut idle = self.idle();
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
+    }
+
+    /// Drops connections that were idle too long.
+    pub fn reap(&self) {
+        let now = Instant::now();
+        let old: Vec<Connection> = self
+            .idle()
+            .extract_if(.., |connection| connection.keep_until <= now)
+            .collect();
+        drop(old);
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Moves bytes. False when the connection is over.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut *self.driver).poll(cx).is_pending()
+    }
+
+    fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
+        self.drive(cx)
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<hyper::body::Incoming>, Failed> {
+        let mut response = pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        let mut over = false;
+        poll_fn(|cx| {
+            if !over {
+                over = Pin::new(&mut **driver).poll(cx).is_ready();
+            }
+            response.as_mut().poll(cx)
+        })
+        .await
+        .map_err(|mut error| Failed {
+            unsent: error.take_message(),
+            why: describe(error.error()),
+        })
+    }
+}
+
+/// How long the server keeps an idle connection, less a second for the way, if it says so
+/// (`Keep-Alive: timeout=5`); after that a request could meet its close.
+fn keep_alive(headers: &http::HeaderMap) -> Duration {
+    let said = headers
+        .get("keep-alive")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value
+                .split(',')
+                .find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())
+        });
+    let closes = headers
+        .get(header::CONNECTION)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    match said {
+        _ if closes => Duration::ZERO,
+        Some(seconds) => Duration::from_secs(seconds)
+            .saturating_sub(Duration::from_secs(1))
+            .min(IDLE_LIMIT),
+        None => IDLE_LIMIT,
+    }
+}
+
+/// The innermost cause, which names what happened ("Connection refused"); for logs.
+pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    match innermost.downcast_ref::<io::Error>() {
+        Some(io) => io.kind().to_string(),
+        None => innermost.to_string(),
+    }
+}

@@ -1,0 +1,146 @@
+//! A server's response body, read from the connection that carries it, frame by frame and no faster than it
+//! is taken.
+
+use crate::net::pool::{Connection, Pool};
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// A body with the connection that carries it. When it ends the connection goes back to its pool; dropped
+/// before, the connection is closed.
+pub struct UpstreamBody {
+    body: Incoming,
+    connection: Option<Connection>,
+    pool: Arc<Pool>,
+    ended: bool,
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(body: Incoming, connection: Connection, pool: Arc<Pool>) -> Self {
+        Self {
+            body,
+            connection: Some(connection),
+            pool,
+            ended: false,
+        }
+    }
+
+    /// What arrived of the body by now, up to `limit` bytes, and whether that is all of it.
+    /// Waits until the body ends, the limit is passed, or `patience` runs out.
+    pub async fn buffer(&mut self, limit: usize, patience: Duration) -> io::Result<(Bytes, bool)> {
+        let deadline = tokio::time::sleep(patience);
+        let mut deadline = std::pin::pin!(deadline);
+        let mut first: Option<Bytes> = None;
+        let mut more = BytesMut::new();
+        loop {
+            let frame = std::future::poll_fn(|cx| match self.poll_data(cx) {
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
+            });
+            let done = match frame.await {
+                None => break Ok((joined(first, more), false)),
+                Some(None) => true,
+                Some(Some(Err(error))) => return Err(error),
+                Some(Some(Ok(data))) if first.is_none() => {
+                    first = Some(data);
+                    false
+                }
+                Some(Some(Ok(data))) => {
+                    more.extend_from_slice(&data);
+                    false
+                }
+            };
+            if done || self.is_end_stream() {
+                break Ok((joined(first, more), true));
+            }
+            if first.as_ref().map_or(0, Bytes::len) + more.len() > limit {
+                break Ok((joined(first, more), false));
+            }
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            return match ready!(Pin::new(&mut *self).poll_frame(cx)) {
+                None => Poll::Ready(None),
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Poll::Ready(Some(Ok(data))),
+                    Err(_trailers) => continue,
+                },
+            };
+        }
+    }
+
+    fn release(&mut self, cx: &mut Context<'_>) {
+        self.ended = true;
+        if let Some(connection) = self.connection.take() {
+            self.pool.keep(connection, cx);
+        }
+    }
+}
+
+fn joined(first: Option<Bytes>, more: BytesMut) -> Bytes {
+    match first {
+        None => Bytes::new(),
+        Some(first) if more.is_empty() => first,
+        Some(first) => {
+            let mut whole = BytesMut::with_capacity(first.len() + more.len());
+            whole.extend_from_slice(&first);
+            whole.extend_from_slice(&more);
+            whole.freeze()
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(connection) = &mut this.connection
+        {
+            if !connection.drive(cx) {
+                this.connection = None;
+            }
+            polled = Pin::new(&mut this.body).poll_frame(cx);
+        }
+        match ready!(polled) {
+            None => {
+                this.release(cx);
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                if this.body.is_end_stream() {
+                    this.release(cx);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.ended = true;
+                this.connection = None;
+                Poll::Ready(Some(Err(io::Error::other(error))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
