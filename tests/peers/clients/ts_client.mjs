@@ -1,12 +1,12 @@
 // The TypeScript SDK's client, driven by a list of steps (see plans.py); prints what it saw as JSON.
-//   node ts_client.mjs < {"modules": dir, "v1": bool, "url", "headers", "mode", "steps", "ask"}
+//   node ts_client.mjs < {"modules": dir, "v1": bool, "url", "headers", "mode", "steps", "ask", "streamDeadline"}
 // v1 is the package @modelcontextprotocol/sdk (initialize only), else @modelcontextprotocol/client.
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { pathToFileURL } from 'node:url';
 
-const { modules, v1, url, headers, mode, steps, ask } = JSON.parse(await text(process.stdin));
+const { modules, v1, url, headers, mode, steps, ask, streamDeadline } = JSON.parse(await text(process.stdin));
 const require = createRequire(path.join(modules, 'x.js'));
 const load = (name) => import(pathToFileURL(require.resolve(name)).href);
 const { Client } = await load(v1 ? '@modelcontextprotocol/sdk/client/index.js' : '@modelcontextprotocol/client');
@@ -16,7 +16,11 @@ const schemas = v1 ? await load('@modelcontextprotocol/sdk/types.js') : {};
 const notifications = [];
 const asked = [];
 let opened;
-const streamOpen = new Promise((resolve) => { opened = resolve; });
+const streamOpen = new Promise((resolve, reject) => {
+  opened = () => resolve(null);
+  setTimeout(() => reject(new Error('no GET stream')), streamDeadline * 1000).unref();
+});
+streamOpen.catch(() => {}); // only a step that waits for it may fail
 const transport = new StreamableHTTPClientTransport(new URL(url), {
   requestInit: { headers },
   fetch: async (target, init) => {
@@ -55,7 +59,7 @@ const run = {
   'completion/complete': (ref, argument) => client.complete({ ref, argument }),
   'logging/setLevel': (level) => client.setLoggingLevel(level),
   ping: () => client.ping(),
-  'stream open': () => streamOpen.then(() => null),
+  'stream open': () => streamOpen,
   'wait for': async (method, count) => {
     while (notifications.filter((n) => n.method === method).length < count) await new Promise((r) => setTimeout(r, 10));
     return null;
@@ -78,4 +82,4 @@ for (const [what, ...args] of steps) {
 }
 await transport.terminateSession();
 await client.close();
-console.log(JSON.stringify({ connection, steps: out, notifications, asked }));
+process.stdout.write(JSON.stringify({ connection, steps: out, notifications, asked }), () => process.exit(0));
