@@ -88,7 +88,8 @@ class Gateway(Program):
         config.write_text(config_yaml)
         env = {k: v for k, v in os.environ.items() if not k.upper().endswith("_PROXY")}
         env |= {"HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_STATE_HOME": str(directory)}
-        super().__init__("the gateway", [gateway_program(), "serve", "--config", config, "--port", "0"], directory, env)
+        argv = [gateway_program(), "serve", "--config", config, "--host", "127.0.0.1", "--port", "0"]
+        super().__init__("the gateway", argv, directory, env)
 
     def __exit__(self, kind, value, trace) -> None:
         self.child.terminate()

@@ -27,7 +27,8 @@ enum Content {
     Json,
     EventStream,
     Text,
-    Nothing,
+    /// No content type: an empty body, as far as anybody says.
+    Untyped,
     Other(String),
 }
 
@@ -42,25 +43,25 @@ impl Call<'_> {
     ) -> Result<Response<Body>, Refusal> {
         let (head, body) = response.into_parts();
         self.credential_was_taken(head.status, resolution)?;
-        let content = content(&head.headers, &body);
+        let content = content(&head.headers);
         let stream = match (head.status, content) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => {
                 return Ok(self.answer(&head, Body::empty(), sealed_session, true));
             }
             (status, Content::EventStream) if !status.is_redirection() => true,
             (status, Content::Json) if !(status.is_success() && self.method == Method::GET) => false,
-            (status, Content::Text | Content::Nothing)
+            (status, Content::Text | Content::Untyped)
                 if status.is_client_error() || status.is_server_error() =>
             {
                 false
             }
-            (status, Content::Text | Content::Nothing)
+            (status, Content::Text | Content::Untyped)
                 if status.is_success() && self.method == Method::DELETE =>
             {
                 false
             }
             // Some servers acknowledge a notification with an empty 200.
-            (StatusCode::OK, Content::Nothing) if self.is_notification() => false,
+            (StatusCode::OK, Content::Untyped) if self.is_notification() => false,
             (status, content) => return Err(self.not_mcp(status, &content)),
         };
         if stream {
@@ -195,7 +196,7 @@ impl Call<'_> {
             Content::Json => "JSON where an event stream was asked for",
             Content::EventStream => "an event stream",
             Content::Text => "plain text",
-            Content::Nothing => "nothing",
+            Content::Untyped => "no content type",
             Content::Other(media_type) => media_type,
         };
         let message = format!(
@@ -207,10 +208,7 @@ impl Call<'_> {
     }
 }
 
-fn content(headers: &HeaderMap, body: &UpstreamBody) -> Content {
-    if body.is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) {
-        return Content::Nothing;
-    }
+fn content(headers: &HeaderMap) -> Content {
     let value = headers
         .get(header::CONTENT_TYPE)
         .map_or(&b""[..], HeaderValue::as_bytes);
@@ -226,7 +224,7 @@ fn content(headers: &HeaderMap, body: &UpstreamBody) -> Content {
     } else if name.eq_ignore_ascii_case(b"text/plain") {
         Content::Text
     } else if name.is_empty() {
-        Content::Other("no content type".into())
+        Content::Untyped
     } else {
         let shown = name
             .iter()
