@@ -1,0 +1,5 @@
+//! The gateway as its callers and servers see it: black box, over sockets, against the testkit's identity
+//! provider and MCP servers. Time stands still unless a test moves it.
+
+mod harness;
+mod walk;
