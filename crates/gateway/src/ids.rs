@@ -23,12 +23,12 @@ impl RequestIds {
     /// When the system gives no random bytes; nothing here can run without them.
     #[expect(clippy::expect_used, reason = "without randomness there is no sealing either")]
     pub fn new() -> Self {
-        let mut bytes = [0; 8];
-        rand::fill(&mut bytes).expect("the system gives random bytes");
-        let [a, b, c, d, e, f, g, h] = bytes;
+        let mut bytes = [[0; 2]; 4];
+        rand::fill(bytes.as_flattened_mut()).expect("the system gives random bytes");
+        let [prefix, start] = [bytes.map(|pair| pair[0]), bytes.map(|pair| pair[1])].map(u32::from_be_bytes);
         Self {
-            prefix: u32::from_be_bytes([a, b, c, d]),
-            next: AtomicU32::new(u32::from_be_bytes([e, f, g, h])),
+            prefix,
+            next: AtomicU32::new(start),
         }
     }
 

@@ -12,7 +12,7 @@ use thiserror::Error;
 pub const ACCESS_TOKEN_LIMIT: usize = 16 * 1024;
 
 /// The longest lifetime that is believed.
-pub const LIFETIME_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LIFETIME_LIMIT: Duration = Duration::from_hours(24);
 
 /// An access token whose characters are safe in a header: `1*VCHAR` (RFC 6749 appendix A.12).
 #[derive(Debug, Clone)]

@@ -227,7 +227,7 @@ mod tests {
             let refusal = gate.admit(&headers(pairs)).expect_err("refused");
             refusal
                 .header
-                .map(|(_, value)| value.to_str().expect("text").to_owned())
+                .map(|header| header.1.to_str().expect("text").to_owned())
         };
         assert_eq!(challenge(&[]).as_deref(), Some(r#"Bearer realm="vestibule""#));
         let wrong = challenge(&[(KEY, "x")]);

@@ -65,7 +65,11 @@ pub fn load(text: &str, environment: &HashMap<String, String>) -> Loaded {
         passed_over,
         ..
     } = reader;
-    let settings = if findings.has_errors() { None } else { settings };
+    let settings = if findings.has_errors() {
+        None
+    } else {
+        Some(settings)
+    };
     Loaded {
         settings,
         findings: findings.sorted(),
@@ -115,7 +119,7 @@ fn with_section(
 }
 
 impl Reader<'_> {
-    fn settings(&mut self, root: &Node) -> Option<Settings> {
+    fn settings(&mut self, root: &Node) -> Settings {
         let sections = self.pairs(root, "");
         for (key, _) in sections {
             self.top_level(&key.text, key.at);
@@ -181,12 +185,12 @@ impl Reader<'_> {
                     .warn(general.at("master_key"), "general_settings.master_key", message);
             }
         }
-        Some(Settings {
+        Settings {
             master_key: master_key.map(Into::into),
             servers,
             limits,
             access,
-        })
+        }
     }
 
     fn top_level(&mut self, name: &str, at: Position) {

@@ -8,6 +8,7 @@ use super::yaml::{Key, Node, Position, Value};
 use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, header};
+use std::fmt::Write;
 use vestibule_oauth::token_request::{ClientCredentialsRequest, is_scope_token};
 use vestibule_oauth::{ClientAuthMethod, ClientSecret};
 
@@ -247,15 +248,15 @@ impl Reader<'_> {
                 header::AUTHORIZATION,
                 format!("token {}", without_scheme(token, "token")),
             ),
-            "basic" => match basic(token) {
-                Some(value) => (header::AUTHORIZATION, value),
-                None => {
+            "basic" => {
+                let Some(value) = basic(token) else {
                     let message = "takes user:password, or that in base64";
                     self.findings
                         .error(section.at(field), section.path_of(field), message);
                     return None;
-                }
-            },
+                };
+                (header::AUTHORIZATION, value)
+            }
             _ => (header::AUTHORIZATION, token.to_owned()),
         };
         let Ok(mut value) = HeaderValue::from_str(&value) else {
@@ -510,10 +511,10 @@ fn derived_id(name: &str, url: &str, auth_type: Option<&str>, alias: Option<&str
         alias.unwrap_or_default()
     );
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn without_scheme<'t>(token: &'t str, scheme: &str) -> &'t str {

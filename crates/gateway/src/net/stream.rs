@@ -44,7 +44,7 @@ impl UpstreamBody {
                 Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
             });
             let done = match frame.await {
-                None => break Ok((joined(first, more), false)),
+                None => break Ok((joined(first, &more), false)),
                 Some(None) => true,
                 Some(Some(Err(error))) => return Err(error),
                 Some(Some(Ok(data))) if first.is_none() => {
@@ -57,10 +57,10 @@ impl UpstreamBody {
                 }
             };
             if done || self.is_end_stream() {
-                break Ok((joined(first, more), true));
+                break Ok((joined(first, &more), true));
             }
             if first.as_ref().map_or(0, Bytes::len) + more.len() > limit {
-                break Ok((joined(first, more), false));
+                break Ok((joined(first, &more), false));
             }
         }
     }
@@ -86,14 +86,14 @@ impl UpstreamBody {
     }
 }
 
-fn joined(first: Option<Bytes>, more: BytesMut) -> Bytes {
+fn joined(first: Option<Bytes>, more: &[u8]) -> Bytes {
     match first {
         None => Bytes::new(),
         Some(first) if more.is_empty() => first,
         Some(first) => {
             let mut whole = BytesMut::with_capacity(first.len() + more.len());
             whole.extend_from_slice(&first);
-            whole.extend_from_slice(&more);
+            whole.extend_from_slice(more);
             whole.freeze()
         }
     }

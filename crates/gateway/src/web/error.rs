@@ -137,9 +137,9 @@ pub struct Refusal {
     /// `Retry-After`.
     pub retry_after: Option<Duration>,
     /// A further header: `WWW-Authenticate`, `Allow`.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    pub header: Option<Box<(HeaderName, HeaderValue)>>,
     /// What an authorization server said (RFC 6749 section 5.2).
-    pub oauth: Option<ErrorResponse>,
+    pub oauth: Option<Box<ErrorResponse>>,
 }
 
 impl Refusal {
@@ -165,7 +165,7 @@ impl Refusal {
     /// With a further header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -238,7 +238,7 @@ impl Refusal {
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             headers.insert(name, value);
         }
         response

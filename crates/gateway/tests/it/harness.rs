@@ -37,12 +37,14 @@ pub(crate) struct TestGateway {
 pub(crate) struct Start {
     text: String,
     environment: HashMap<String, String>,
-    clock: Option<(Clock, Arc<AtomicU64>)>,
 }
 
 impl Start {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), environment: HashMap::new(), clock: None }
+        Self {
+            text: text.into(),
+            environment: HashMap::new(),
+        }
     }
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
@@ -53,9 +55,11 @@ impl Start {
     pub(crate) async fn start(self) -> TestGateway {
         captured_log();
         let loaded = config::load(&self.text, &self.environment);
-        let settings = loaded.settings.unwrap_or_else(|| panic!("{:#?}\n{}", loaded.findings, self.text));
+        let settings = loaded
+            .settings
+            .unwrap_or_else(|| panic!("{:#?}\n{}", loaded.findings, self.text));
         let keys = MasterKeys::from_environment(&self.environment).expect("keys");
-        let (clock, counter) = self.clock.unwrap_or_else(Clock::manual);
+        let (clock, counter) = Clock::manual();
         let app = App::build(settings, &keys, clock, Handle::current(), true).expect("builds");
         let gateway = Gateway::start(Arc::new(app), 2).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
@@ -64,9 +68,17 @@ impl Start {
         let served = tokio::spawn(gateway.serve(listener, async {
             let _ = stopped.await;
         }));
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
         let http = http.timeout(Duration::from_secs(20)).build().expect("client");
-        TestGateway { address, http, clock: counter, stop: Some(stop), served: Some(served) }
+        TestGateway {
+            address,
+            http,
+            clock: counter,
+            stop: Some(stop),
+            served: Some(served),
+        }
     }
 }
 
@@ -117,7 +129,11 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     let response = request.send().await.expect("answered");
     let status = response.status().as_u16();
     let text = response.text().await.expect("a body");
-    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+    let body = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    };
     (status, body)
 }
 
@@ -179,7 +195,10 @@ impl<'w> MakeWriter<'w> for Captured {
 
 impl io::Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().map_err(|_| io::ErrorKind::Other)?.extend_from_slice(bytes);
+        self.0
+            .lock()
+            .map_err(|_| io::ErrorKind::Other)?
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -1,5 +1,6 @@
 //! The gateway as its callers and servers see it: black box, over sockets, against the testkit's identity
 //! provider and MCP servers. Time stands still unless a test moves it.
 
+mod essentials;
 mod harness;
 mod walk;

@@ -246,7 +246,7 @@ fn no_token(error: TokenError) -> Refusal {
     let mut refusal = Refusal::because(code, format!("No token for this MCP server: {}.", error.fault));
     refusal.retry_after = Some(error.retry_after);
     if let TokenFault::Response(TokenResponseFault::Refused(response)) = error.fault {
-        refusal.oauth = Some(response);
+        refusal.oauth = Some(Box::new(response));
     }
     refusal
 }

@@ -23,9 +23,8 @@ pub fn of(path: &str) -> Target<'_> {
     let path = path.strip_suffix('/').unwrap_or(path);
     let name = match path.split_once('/') {
         None if path == "mcp" => return Target::NotSupported,
-        Some(("mcp", name)) => name,
         Some(("toolset", _)) => return Target::NotSupported,
-        Some((name, "mcp")) => name,
+        Some(("mcp", name) | (name, "mcp")) => name,
         _ => return Target::Other,
     };
     if name.contains(',') || NOT_SUPPORTED.contains(&name) {

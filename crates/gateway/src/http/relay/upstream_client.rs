@@ -312,10 +312,9 @@ fn rpc_error(raw: &RawValue) -> RpcError {
 /// A value as MCP puts it into a header: as it is, or in Base64 where a header could not carry it
 /// (MCP 2026-07-28, "Standard request headers").
 fn header_text(text: &str) -> String {
-    let plain = text.bytes().all(|byte| matches!(byte, 0x20..=0x7e | b'\t'))
-        && !text.starts_with([' ', '\t'])
-        && !text.ends_with([' ', '\t'])
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    let printable = text.bytes().all(|byte| matches!(byte, 0x20..=0x7e | b'\t'));
+    let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
+    let plain = printable && !looks_encoded && text.trim_matches([' ', '\t']) == text;
     if plain {
         text.to_owned()
     } else {
