@@ -214,14 +214,16 @@ impl Slot {
         if !self.is_current(token) {
             return AfterRefusal::Retry;
         }
-        if state.refusals_until.is_some_and(|until| now < until) {
-            return AfterRefusal::GiveUp;
-        }
-        if token.after_refusal {
-            let wait = back_off(state.refusals);
-            state.refusals += 1;
-            state.refusals_until = Some(now.plus(wait));
-            return AfterRefusal::GiveUp;
+        match state.refusals_until {
+            Some(until) if now < until => return AfterRefusal::GiveUp,
+            None if token.after_refusal => {
+                let wait = back_off(state.refusals);
+                state.refusals += 1;
+                state.refusals_until = Some(now.plus(wait));
+                return AfterRefusal::GiveUp;
+            }
+            // The first refusal, or the wait after the last is over: a fresh token is worth a request.
+            _ => state.refusals_until = None,
         }
         state.refused = true;
         self.current.store(None);
@@ -279,7 +281,8 @@ impl Slot {
         }
         let (report, flight) = watch::channel(None);
         state.in_flight = Some(flight.clone());
-        let after_refusal = std::mem::take(&mut state.refused);
+        // While the server refuses tokens, one fetched for another reason is judged by that too.
+        let after_refusal = std::mem::take(&mut state.refused) || state.refusals > 0;
         drop(state);
         if let Some(slot) = self.this.upgrade() {
             self.runtime.spawn(async move {
