@@ -44,10 +44,27 @@ impl ClientSecret {
     /// The value of an `Authorization` header: both parts are form-encoded before they are joined, so
     /// that a colon in the identifier cannot move the border (RFC 6749 section 2.3.1).
     pub fn basic(&self) -> SecretString {
-        let encode = |part: &str| byte_serialize(part.as_bytes()).collect::<String>();
-        let pair = format!("{}:{}", encode(&self.id), encode(self.secret.expose_secret()));
-        format!("Basic {}", BASE64_STANDARD.encode(pair)).into()
+        format!("Basic {}", self.base64_pair()).into()
     }
+
+    /// The secret in each form in which a request carries it: bare, form-encoded, and within the pair in
+    /// base64. An answer that repeats one of them repeats the secret.
+    pub fn sent_secrets(&self) -> [SecretString; 3] {
+        [
+            self.secret.clone(),
+            form_encoded(self.secret.expose_secret()).into(),
+            self.base64_pair().into(),
+        ]
+    }
+
+    fn base64_pair(&self) -> String {
+        let secret = form_encoded(self.secret.expose_secret());
+        BASE64_STANDARD.encode(format!("{}:{secret}", form_encoded(&self.id)))
+    }
+}
+
+fn form_encoded(part: &str) -> String {
+    byte_serialize(part.as_bytes()).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! usable token takes no lock and waits for nothing.
 
 use crate::clock::{Clock, Moment};
+use crate::config::ServerSettings;
 use crate::net::token_endpoint::{TokenClient, TokenFault};
 use crate::sealing::join;
 use crate::telemetry::metrics::TokenMetrics;
@@ -90,10 +91,15 @@ impl MachineTokens {
 
     /// The place of the token for this server and request. Two servers never share one, nor do a request
     /// and its edited self.
-    pub fn slot(&self, server_id: &str, token_url: &Url, request: &ClientCredentialsRequest) -> Arc<Slot> {
+    pub fn slot(
+        &self,
+        server: &ServerSettings,
+        token_url: &Url,
+        request: &ClientCredentialsRequest,
+    ) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots
-            .entry(key(server_id, token_url, request))
+            .entry(key(&server.id, token_url, request))
             .or_insert_with(|| {
                 Arc::new_cyclic(|this| Slot {
                     this: this.clone(),
@@ -101,7 +107,7 @@ impl MachineTokens {
                     clock: self.clock.clone(),
                     runtime: self.runtime.clone(),
                     metrics: self.metrics.clone(),
-                    server_id: server_id.to_owned(),
+                    server: server.name.clone(),
                     token_url: token_url.clone(),
                     request: request.clone(),
                     current: ArcSwapOption::empty(),
@@ -138,7 +144,8 @@ pub struct Slot {
     clock: Clock,
     runtime: Handle,
     metrics: TokenMetrics,
-    server_id: String,
+    /// Its name, as in every other line of the log and the metrics.
+    server: String,
     token_url: Url,
     request: ClientCredentialsRequest,
     current: ArcSwapOption<MachineToken>,
@@ -148,7 +155,7 @@ pub struct Slot {
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot")
-            .field("server_id", &self.server_id)
+            .field("server", &self.server)
             .finish_non_exhaustive()
     }
 }
@@ -207,14 +214,16 @@ impl Slot {
         if !self.is_current(token) {
             return AfterRefusal::Retry;
         }
-        if state.refusals_until.is_some_and(|until| now < until) {
-            return AfterRefusal::GiveUp;
-        }
-        if token.after_refusal {
-            let wait = back_off(state.refusals);
-            state.refusals += 1;
-            state.refusals_until = Some(now.plus(wait));
-            return AfterRefusal::GiveUp;
+        match state.refusals_until {
+            Some(until) if now < until => return AfterRefusal::GiveUp,
+            None if token.after_refusal => {
+                let wait = back_off(state.refusals);
+                state.refusals += 1;
+                state.refusals_until = Some(now.plus(wait));
+                return AfterRefusal::GiveUp;
+            }
+            // The first refusal, or the wait after the last is over: a fresh token is worth a request.
+            _ => state.refusals_until = None,
         }
         state.refused = true;
         self.current.store(None);
@@ -272,7 +281,8 @@ impl Slot {
         }
         let (report, flight) = watch::channel(None);
         state.in_flight = Some(flight.clone());
-        let after_refusal = std::mem::take(&mut state.refused);
+        // While the server refuses tokens, one fetched for another reason is judged by that too.
+        let after_refusal = std::mem::take(&mut state.refused) || state.refusals > 0;
         drop(state);
         if let Some(slot) = self.this.upgrade() {
             self.runtime.spawn(async move {
@@ -316,16 +326,16 @@ impl Slot {
                 if now < token.use_until {
                     self.current.store(Some(Arc::clone(&token)));
                 }
-                self.metrics.fetched(&self.server_id, "ok");
-                tracing::debug!(server = %self.server_id, "machine token fetched");
+                self.metrics.fetched(&self.server, "ok");
+                tracing::debug!(server = %self.server, "machine token fetched");
                 Ok(token)
             }
             Err(fault) => {
                 let wait = back_off(state.failures);
                 state.failures += 1;
                 state.failed = Some((fault.clone(), now.plus(wait)));
-                self.metrics.fetched(&self.server_id, "failed");
-                tracing::warn!(server = %self.server_id, %fault, "no machine token");
+                self.metrics.fetched(&self.server, "failed");
+                tracing::warn!(server = %self.server, %fault, "no machine token");
                 Err(TokenError {
                     fault,
                     retry_after: wait,

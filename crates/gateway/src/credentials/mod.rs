@@ -37,7 +37,7 @@ impl CredentialSource {
                 value: value.clone(),
             }),
             Auth::ClientCredentials { token_url, request } => {
-                Self::Machine(tokens.slot(&server.id, token_url, request))
+                Self::Machine(tokens.slot(server, token_url, request))
             }
         }
     }

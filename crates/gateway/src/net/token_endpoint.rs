@@ -88,7 +88,8 @@ impl TokenClient {
             }
             body.extend_from_slice(&chunk);
         }
-        let secrets = [request.client.secret.expose_secret()];
+        let sent = request.client.sent_secrets();
+        let secrets = sent.each_ref().map(|secret| secret.expose_secret());
         Ok(TokenResponse::parse(
             status,
             content_type.as_deref(),

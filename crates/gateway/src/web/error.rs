@@ -236,7 +236,9 @@ impl Refusal {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-request-id", id.header());
         if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            // Rounded up: who comes back on the second is not early.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         if let Some((name, value)) = self.header.map(|header| *header) {
             headers.insert(name, value);
@@ -292,6 +294,16 @@ mod tests {
                     code.name()
                 );
             }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_never_too_early() {
+        for (milliseconds, seconds) in [(0, "1"), (200, "1"), (1000, "1"), (1001, "2"), (29_900, "30")] {
+            let mut refusal = Refusal::new(ErrorCode::TokenRefused);
+            refusal.retry_after = Some(Duration::from_millis(milliseconds));
+            let response = refusal.into_plain(crate::ids::RequestIds::new().next());
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds, "{milliseconds}");
         }
     }
 
