@@ -149,6 +149,7 @@ impl Call<'_> {
         for hop in 0..=MAX_REDIRECTS {
             let last = hop == MAX_REDIRECTS;
             let kept = if last { None } else { headers.clone() };
+        let mut base = None;
             let response = self.send_to(target, headers.take().unwrap_or_default()).await?;
             let status = response.status();
             if !status.is_redirection() {
@@ -158,10 +159,13 @@ impl Call<'_> {
                 .headers()
                 .get(header::LOCATION)
                 .and_then(|value| value.to_str().ok());
-            let location = location.and_then(|text| self.server.url.join(text).ok());
+            let location =
+                location.and_then(|text| base.as_ref().unwrap_or(&self.server.url).join(text).ok());
             target = match location {
                 Some(url) if !last && keeps_method(status) && url.origin() == self.server.url.origin() => {
-                    path_of(&url).ok_or_else(|| redirected(status, Some(&url)))?
+                    let path = path_of(&url).ok_or_else(|| redirected(status, Some(&url)))?;
+                    base = Some(url);
+                    path
                 }
                 other => return Err(redirected(status, other.as_ref())),
             };
