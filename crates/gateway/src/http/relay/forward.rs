@@ -12,7 +12,7 @@ use crate::net::token_endpoint::TokenFault;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -125,9 +125,13 @@ impl Call<'_> {
         let server = self.server;
         let mut headers = server.base_headers.clone();
         let mut passed_on = false;
+        let named = self.headers.contains_key(header::CONNECTION);
         for (name, value) in self.headers {
             let extra = !crosses_upstream(name) && server.extra_headers.contains(name);
             if !(extra || crosses_upstream(name)) || server.base_headers.contains_key(name) {
+                continue;
+            }
+            if named && is_named_by_connection(name, self.headers) {
                 continue;
             }
             if self.worker.app.gate.carries_key(self.admission, value) {
@@ -217,6 +221,15 @@ impl Call<'_> {
 fn keeps_method(status: StatusCode) -> bool {
     matches!(
         status,
+/// Whether the client meant the header for the gateway alone (RFC 9110 section 7.6.1).
+fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    lines.any(|line| {
+        let mut names = line.as_bytes().split(|byte| *byte == b',');
+        names.any(|named| named.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    })
+}
+
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
     )
 }
