@@ -104,7 +104,10 @@ impl Pool {
             match connection.exchange(request).await {
                 Ok(response) => {
                     connection.keep_for = keep_alive(response.headers());
-                    return Ok(response.map(|body| UpstreamBody::new(body, connection, Arc::clone(self))));
+                    let mut response =
+                        response.map(|body| UpstreamBody::new(body, connection, Arc::clone(self)));
+                    poll_fn(|cx| Poll::Ready(response.body_mut().release_if_over(cx))).await;
+                    return Ok(response);
                 }
                 Err(Failed {
                     unsent: Some(unsent), ..
