@@ -220,7 +220,9 @@ fn keep_alive(headers: &http::HeaderMap) -> Duration {
         });
     let closes = headers
         .get(header::CONNECTION)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+        // Two framings: what follows may not be where we think it is (RFC 9112 section 6.1).
+        || (headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH));
     match said {
         _ if closes => Duration::ZERO,
         Some(seconds) => Duration::from_secs(seconds)
