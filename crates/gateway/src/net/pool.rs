@@ -41,8 +41,10 @@ pub enum SendFault {
     Unreachable(String),
     /// No connection in time.
     ConnectTimeout,
-    /// The connection ended, or what came was not HTTP. The request may have been read.
+    /// The connection ended. The request may have been read.
     Closed(String),
+    /// What came is not HTTP. The request may have been read.
+    NotHttp(String),
 }
 
 /// Connections to one server.
@@ -64,7 +66,7 @@ pub(crate) struct Connection {
 /// An exchange without a response; `unsent` is the request if not one byte of it was written.
 struct Failed {
     unsent: Option<Request<Full<Bytes>>>,
-    why: String,
+    fault: SendFault,
 }
 
 impl Pool {
@@ -112,7 +114,7 @@ impl Pool {
                 Err(Failed {
                     unsent: Some(unsent), ..
                 }) if kept => request = unsent,
-                Err(Failed { why, .. }) => return Err(SendFault::Closed(why)),
+                Err(Failed { fault, .. }) => return Err(fault),
             }
         }
     }
@@ -202,8 +204,17 @@ impl Connection {
         .await
         .map_err(|mut error| Failed {
             unsent: error.take_message(),
-            why: describe(error.error()),
+            fault: fault(error.error()),
         })
+    }
+}
+
+fn fault(error: &hyper::Error) -> SendFault {
+    let why = describe(error);
+    if error.is_parse() {
+        SendFault::NotHttp(why)
+    } else {
+        SendFault::Closed(why)
     }
 }
 

@@ -149,11 +149,11 @@ impl Call<'_> {
 
     async fn send(&self, headers: HeaderMap) -> Result<Response<UpstreamBody>, Refusal> {
         let mut target = self.server.target.clone();
+        let mut base = None;
         let mut headers = Some(headers);
         for hop in 0..=MAX_REDIRECTS {
             let last = hop == MAX_REDIRECTS;
             let kept = if last { None } else { headers.clone() };
-        let mut base = None;
             let response = self.send_to(target, headers.take().unwrap_or_default()).await?;
             let status = response.status();
             if !status.is_redirection() {
@@ -209,6 +209,10 @@ impl Call<'_> {
                 ErrorCode::UpstreamConnectTimeout,
                 format!("The MCP server {name} did not take a connection in time."),
             ),
+            SendFault::NotHttp(why) => Refusal::because(
+                ErrorCode::UpstreamNotMcp,
+                format!("What came from the MCP server {name} is not HTTP ({why})."),
+            ),
             SendFault::Closed(why) => Refusal::because(
                 ErrorCode::UpstreamClosed,
                 format!("The MCP server {name} closed the connection without an answer ({why})."),
@@ -217,10 +221,6 @@ impl Call<'_> {
     }
 }
 
-/// 307 and 308 keep method and body (RFC 9110 sections 15.4.8 and 15.4.9).
-fn keeps_method(status: StatusCode) -> bool {
-    matches!(
-        status,
 /// Whether the client meant the header for the gateway alone (RFC 9110 section 7.6.1).
 fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::CONNECTION).iter();
@@ -230,6 +230,10 @@ fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     })
 }
 
+/// 307 and 308 keep method and body (RFC 9110 sections 15.4.8 and 15.4.9).
+fn keeps_method(status: StatusCode) -> bool {
+    matches!(
+        status,
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
     )
 }
