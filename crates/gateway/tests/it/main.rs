@@ -1,5 +1,8 @@
 //! The gateway as its callers and servers see it: black box, over sockets, against the testkit's identity
 //! provider and MCP servers. Time stands still unless a test moves it.
 
+mod by_hand;
 mod harness;
+mod refusals;
+mod relay;
 mod walk;
