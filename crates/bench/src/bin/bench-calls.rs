@@ -46,7 +46,10 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    #[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measuring time is what this program is for"
+    )]
     let started = Instant::now();
     tokio::time::timeout(Duration::from_secs(arguments.max_seconds), run(&arguments)).await??;
     let micros = started.elapsed().as_micros();

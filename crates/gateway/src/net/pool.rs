@@ -41,8 +41,10 @@ pub enum SendFault {
     Unreachable(String),
     /// No connection in time.
     ConnectTimeout,
-    /// The connection ended, or what came was not HTTP. The request may have been read.
+    /// The connection ended. The request may have been read.
     Closed(String),
+    /// What came is not HTTP. The request may have been read.
+    NotHttp(String),
 }
 
 /// Connections to one server.
@@ -64,7 +66,7 @@ pub(crate) struct Connection {
 /// An exchange without a response; `unsent` is the request if not one byte of it was written.
 struct Failed {
     unsent: Option<Request<Full<Bytes>>>,
-    why: String,
+    fault: SendFault,
 }
 
 impl Pool {
@@ -104,12 +106,15 @@ impl Pool {
             match connection.exchange(request).await {
                 Ok(response) => {
                     connection.keep_for = keep_alive(response.headers());
-                    return Ok(response.map(|body| UpstreamBody::new(body, connection, Arc::clone(self))));
+                    let mut response =
+                        response.map(|body| UpstreamBody::new(body, connection, Arc::clone(self)));
+                    poll_fn(|cx| Poll::Ready(response.body_mut().release_if_over(cx))).await;
+                    return Ok(response);
                 }
                 Err(Failed {
                     unsent: Some(unsent), ..
                 }) if kept => request = unsent,
-                Err(Failed { why, .. }) => return Err(SendFault::Closed(why)),
+                Err(Failed { fault, .. }) => return Err(fault),
             }
         }
     }
@@ -199,8 +204,17 @@ impl Connection {
         .await
         .map_err(|mut error| Failed {
             unsent: error.take_message(),
-            why: describe(error.error()),
+            fault: fault(error.error()),
         })
+    }
+}
+
+fn fault(error: &hyper::Error) -> SendFault {
+    let why = describe(error);
+    if error.is_parse() {
+        SendFault::NotHttp(why)
+    } else {
+        SendFault::Closed(why)
     }
 }
 
@@ -217,7 +231,9 @@ fn keep_alive(headers: &http::HeaderMap) -> Duration {
         });
     let closes = headers
         .get(header::CONNECTION)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+        // Two framings: what follows may not be where we think it is (RFC 9112 section 6.1).
+        || (headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH));
     match said {
         _ if closes => Duration::ZERO,
         Some(seconds) => Duration::from_secs(seconds)

@@ -78,6 +78,13 @@ impl UpstreamBody {
         }
     }
 
+    /// Gives the connection back at once when there is no body to read.
+    pub(crate) fn release_if_over(&mut self, cx: &mut Context<'_>) {
+        if self.body.is_end_stream() {
+            self.release(cx);
+        }
+    }
+
     fn release(&mut self, cx: &mut Context<'_>) {
         self.ended = true;
         if let Some(connection) = self.connection.take() {

@@ -115,11 +115,16 @@ impl Server {
         let host = HeaderValue::from_str(authority).map_err(|_| unusable())?;
         let mut base_headers = HeaderMap::new();
         base_headers.insert(header::HOST, host);
-        base_headers.insert(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION"))),
-        );
         base_headers.extend(settings.static_headers);
+        // A configured User-Agent, fixed or passed on, takes the place of our own.
+        if !base_headers.contains_key(header::USER_AGENT)
+            && !settings.extra_headers.contains(&header::USER_AGENT)
+        {
+            base_headers.insert(
+                header::USER_AGENT,
+                HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION"))),
+            );
+        }
         // A server with a credential of its own gets no other one (invariant 1 of ARCHITECTURE.md).
         let taken = credential.header().cloned();
         let machine = matches!(settings.auth, Auth::ClientCredentials { .. });

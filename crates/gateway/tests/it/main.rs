@@ -1,6 +1,10 @@
 //! The gateway as its callers and servers see it: black box, over sockets, against the testkit's identity
 //! provider and MCP servers. Time stands still unless a test moves it.
 
+mod by_hand;
 mod essentials;
 mod harness;
+mod refusals;
+mod relay;
+mod rmcp_client;
 mod walk;

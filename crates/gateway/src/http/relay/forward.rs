@@ -12,7 +12,7 @@ use crate::net::token_endpoint::TokenFault;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -125,9 +125,13 @@ impl Call<'_> {
         let server = self.server;
         let mut headers = server.base_headers.clone();
         let mut passed_on = false;
+        let named = self.headers.contains_key(header::CONNECTION);
         for (name, value) in self.headers {
             let extra = !crosses_upstream(name) && server.extra_headers.contains(name);
             if !(extra || crosses_upstream(name)) || server.base_headers.contains_key(name) {
+                continue;
+            }
+            if named && is_named_by_connection(name, self.headers) {
                 continue;
             }
             if self.worker.app.gate.carries_key(self.admission, value) {
@@ -145,6 +149,7 @@ impl Call<'_> {
 
     async fn send(&self, headers: HeaderMap) -> Result<Response<UpstreamBody>, Refusal> {
         let mut target = self.server.target.clone();
+        let mut base = None;
         let mut headers = Some(headers);
         for hop in 0..=MAX_REDIRECTS {
             let last = hop == MAX_REDIRECTS;
@@ -158,10 +163,13 @@ impl Call<'_> {
                 .headers()
                 .get(header::LOCATION)
                 .and_then(|value| value.to_str().ok());
-            let location = location.and_then(|text| self.server.url.join(text).ok());
+            let location =
+                location.and_then(|text| base.as_ref().unwrap_or(&self.server.url).join(text).ok());
             target = match location {
                 Some(url) if !last && keeps_method(status) && url.origin() == self.server.url.origin() => {
-                    path_of(&url).ok_or_else(|| redirected(status, Some(&url)))?
+                    let path = path_of(&url).ok_or_else(|| redirected(status, Some(&url)))?;
+                    base = Some(url);
+                    path
                 }
                 other => return Err(redirected(status, other.as_ref())),
             };
@@ -201,12 +209,25 @@ impl Call<'_> {
                 ErrorCode::UpstreamConnectTimeout,
                 format!("The MCP server {name} did not take a connection in time."),
             ),
+            SendFault::NotHttp(why) => Refusal::because(
+                ErrorCode::UpstreamNotMcp,
+                format!("What came from the MCP server {name} is not HTTP ({why})."),
+            ),
             SendFault::Closed(why) => Refusal::because(
                 ErrorCode::UpstreamClosed,
                 format!("The MCP server {name} closed the connection without an answer ({why})."),
             ),
         }
     }
+}
+
+/// Whether the client meant the header for the gateway alone (RFC 9110 section 7.6.1).
+fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    lines.any(|line| {
+        let mut names = line.as_bytes().split(|byte| *byte == b',');
+        names.any(|named| named.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    })
 }
 
 /// 307 and 308 keep method and body (RFC 9110 sections 15.4.8 and 15.4.9).

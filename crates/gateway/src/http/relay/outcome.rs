@@ -146,8 +146,10 @@ impl Call<'_> {
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         let headers = response.headers_mut();
+        // A length beside chunks says nothing (RFC 9112 section 6.3).
+        let no_length = whole || head.headers.contains_key(header::TRANSFER_ENCODING);
         for (name, value) in &head.headers {
-            if crosses_downstream(name) && !(whole && name == header::CONTENT_LENGTH) {
+            if crosses_downstream(name) && !(no_length && name == header::CONTENT_LENGTH) {
                 headers.append(name.clone(), value.clone());
             }
         }
