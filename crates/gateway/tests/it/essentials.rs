@@ -432,7 +432,7 @@ async fn answers_that_are_not_mcp_say_what_came() {
         (Answer::CloseWithoutAnswer, "upstream_closed"),
         (
             Answer::Verbatim(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
-            "upstream_closed",
+            "upstream_not_mcp",
         ),
         (
             Answer::Redirect {
