@@ -108,7 +108,11 @@ impl Pool {
                     connection.keep_for = keep_alive(response.headers());
                     let mut response =
                         response.map(|body| UpstreamBody::new(body, connection, Arc::clone(self)));
-                    poll_fn(|cx| Poll::Ready(response.body_mut().release_if_over(cx))).await;
+                    poll_fn(|cx| {
+                        response.body_mut().release_if_over(cx);
+                        Poll::Ready(())
+                    })
+                    .await;
                     return Ok(response);
                 }
                 Err(Failed {

@@ -89,7 +89,7 @@ impl TokenClient {
             body.extend_from_slice(&chunk);
         }
         let sent = request.client.sent_secrets();
-        let secrets = sent.each_ref().map(|secret| secret.expose_secret());
+        let secrets = sent.each_ref().map(ExposeSecret::expose_secret);
         Ok(TokenResponse::parse(
             status,
             content_type.as_deref(),

@@ -1,7 +1,7 @@
 //! Requests written byte by byte, an upstream that must never see the gateway key, and one whose every byte and
 //! close the test decides.
 
-use crate::harness::{KEY, Start, TestGateway, entry, keyed};
+use crate::harness::{KEY, TestGateway, entry};
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
@@ -47,21 +47,6 @@ pub(crate) async fn gateway_and_server() -> (TestGateway, Watched) {
     let server = Watched::start().await;
     let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
     (gateway, server)
-}
-
-/// The same with these lines in `vestibule.limits`, joined with `; `.
-pub(crate) async fn limited(limits: &str) -> (TestGateway, Watched) {
-    let server = Watched::start().await;
-    let gateway = Start::new(with_limits(limits, &server.entry("one", "")))
-        .start()
-        .await;
-    (gateway, server)
-}
-
-/// A configuration with these `vestibule.limits`, joined with `; `, and these servers.
-pub(crate) fn with_limits(limits: &str, servers: &str) -> String {
-    let limits: String = limits.split("; ").map(|line| format!("    {line}\n")).collect();
-    format!("{}vestibule:\n  limits:\n{limits}", keyed(servers))
 }
 
 /// `tools/call echo` of this text, as bytes.
@@ -115,26 +100,6 @@ pub(crate) fn code(body: &Value) -> &str {
 /// An answer to request 7.
 pub(crate) fn result(text: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": text}]}})
-}
-
-/// The value of a sample in `/metrics`.
-pub(crate) async fn metric(gateway: &TestGateway, name: &str) -> f64 {
-    let text = gateway
-        .http
-        .get(gateway.url("/metrics"))
-        .header("connection", "close")
-        .send()
-        .await
-        .expect("metrics");
-    let text = text.text().await.expect("text");
-    let line = text.lines().find(|line| {
-        line.strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with([' ', '{']))
-    });
-    let value = line
-        .and_then(|line| line.rsplit(' ').next())
-        .and_then(|value| value.parse().ok());
-    value.unwrap_or_else(|| panic!("{name} is not in\n{text}"))
 }
 
 /// A server whose connections the test accepts and answers itself.

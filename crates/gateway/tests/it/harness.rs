@@ -206,3 +206,79 @@ impl io::Write for Captured {
         Ok(())
     }
 }
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// Sends, and reads the whole answer.
+pub(crate) async fn got(request: reqwest::RequestBuilder) -> Got {
+    let response = request.send().await.expect("answered");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.expect("a body");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Got {
+        status,
+        headers,
+        body,
+    }
+}
+
+impl Got {
+    /// A header's first value; empty when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// The stable code of a refusal, in whichever of its three shapes.
+    pub(crate) fn code(&self) -> &str {
+        let body = &self.body;
+        let places = [
+            &body["error"]["data"]["code"],
+            &body["error"]["code"],
+            &body["detail"]["error"],
+        ];
+        places.into_iter().find_map(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl TestGateway {
+    /// The value of a line of `/metrics`; zero when there is none.
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
+        let page = self
+            .http
+            .get(self.url("/metrics"))
+            .send()
+            .await
+            .expect("answered");
+        let page = page.text().await.expect("a page");
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a whole number"))
+    }
+
+    /// Asks for a line of `/metrics` until it satisfies `enough`, or the test has failed.
+    pub(crate) async fn until_metric(&self, series: &str, enough: impl Fn(u64) -> bool) {
+        let reached = async { while !enough(self.metric(series).await) {} };
+        let reached = tokio::time::timeout(vestibule_testkit::DEADLINE, reached).await;
+        assert!(reached.is_ok(), "{series} never came to what was waited for");
+    }
+}
+
+/// A POST of `message` as bytes on the wire.
+pub(crate) fn wire_post(path: &str, message: &Value) -> String {
+    let body = message.to_string();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-litellm-api-key: {KEY}\r\n\
+         accept: application/json, text/event-stream\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}

@@ -7,4 +7,6 @@ mod harness;
 mod refusals;
 mod relay;
 mod rmcp_client;
+mod token_faults;
+mod tokens;
 mod walk;
