@@ -548,7 +548,7 @@ async fn bodies_and_allowed_headers_pass_as_they_are_and_others_do_not() {
 async fn limits_answer_with_their_code() {
     let upstream = Upstream::start().await;
     let text = keyed(&entry("one", &format!("url: {}\ntimeout: 0.2", upstream.url())))
-        + "vestibule: {limits: {max_body_bytes: 1000, max_header_bytes: 8192, header_timeout: 0.2, body_timeout: 0.2, max_connections: 2}}\n";
+        + "vestibule: {limits: {max_body_bytes: 1000, max_header_bytes: 8192, header_timeout: 0.2, body_timeout: 0.2}}\n";
     let gateway = Start::new(text).start().await;
     upstream.push(Answer::Hang);
     assert_eq!(
