@@ -3,7 +3,7 @@
 
 use crate::admission::Admission;
 use crate::app::Worker;
-use crate::credentials::machine::{AfterRefusal, MachineToken, Slot, TokenError};
+use crate::credentials::machine::{AfterRefusal, Slot, TokenError};
 use crate::credentials::{CredentialSource, OutboundCredential};
 use crate::diagnosis::AuthResolution;
 use crate::net::pool::SendFault;
@@ -54,81 +54,46 @@ impl Call<'_> {
 
     /// Sends the message.
     pub(super) async fn forward(&self) -> Result<Answer, Refusal> {
-        let (mut headers, passed_on) = self.headers();
-        let slot = match &self.server.credential {
-            CredentialSource::None => {
-                let resolution = if passed_on {
-                    AuthResolution::OAuth2Passthrough
-                } else {
-                    AuthResolution::NoAuth
-                };
-                return Ok(Answer {
-                    response: self.send(headers).await?,
-                    resolution,
-                });
-            }
-            CredentialSource::Static(credential) => {
-                headers.insert(credential.name.clone(), credential.value.clone());
-                let response = self.send(headers).await?;
-                return Ok(Answer {
-                    response,
-                    resolution: AuthResolution::StaticToken,
-                });
-            }
-            CredentialSource::Machine(slot) => slot,
-        };
-        let token = slot.token().await.map_err(no_token)?;
-        let mut response = self.with_token(headers.clone(), &token).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            response = self.again(headers, slot, &token).await?;
-        } else {
-            slot.accepted(&token);
+        match &self.server.credential {
+            CredentialSource::None => self.send(None).await,
+            CredentialSource::Static(credential) => self.send(Some(credential)).await,
+            CredentialSource::Machine(slot) => self.with_token(slot).await,
         }
-        Ok(Answer {
-            response,
-            resolution: AuthResolution::MachineToken,
-        })
     }
 
-    /// The server refused `token`: another one is asked for, and shown, once.
-    async fn again(
-        &self,
-        headers: HeaderMap,
-        slot: &Slot,
-        token: &Arc<MachineToken>,
-    ) -> Result<Response<UpstreamBody>, Refusal> {
-        if slot.refused(token) == AfterRefusal::Retry {
+    /// With a machine token. If the server refuses it, another one is asked for, and shown, once.
+    async fn with_token(&self, slot: &Slot) -> Result<Answer, Refusal> {
+        let mut retried = false;
+        loop {
             let token = slot.token().await.map_err(no_token)?;
-            let response = self.with_token(headers, &token).await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
+            let answer = self.send(Some(&OutboundCredential::from(&*token))).await?;
+            if answer.response.status() != StatusCode::UNAUTHORIZED {
                 slot.accepted(&token);
-                return Ok(response);
+                return Ok(answer);
             }
-            slot.refused(&token);
+            if slot.refused(&token) != AfterRefusal::Retry || retried {
+                return Err(Refusal::new(ErrorCode::UpstreamRefusedToken));
+            }
+            retried = true;
         }
-        Err(Refusal::new(ErrorCode::UpstreamRefusedToken))
     }
 
-    async fn with_token(
-        &self,
-        mut headers: HeaderMap,
-        token: &MachineToken,
-    ) -> Result<Response<UpstreamBody>, Refusal> {
-        let credential = OutboundCredential::from(token);
-        headers.insert(credential.name, credential.value);
-        self.send(headers).await
-    }
-
-    /// The headers for the server, without its credential, and whether the caller's `Authorization` is among
-    /// them. Built up from nothing: a gateway key has no way in, and a value that holds one stays out.
-    fn headers(&self) -> (HeaderMap, bool) {
+    /// The headers for the server, and whether the caller's `Authorization` is among them. Built up from
+    /// nothing: a gateway key has no way in, and a value that holds one stays out.
+    fn headers(&self, credential: Option<&OutboundCredential>) -> (HeaderMap, bool) {
         let server = self.server;
-        let mut headers = server.base_headers.clone();
+        let mut headers = HeaderMap::with_capacity(server.base_headers.len() + self.headers.len() + 2);
+        headers.extend(
+            server
+                .base_headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         let mut passed_on = false;
         let named = self.headers.contains_key(header::CONNECTION);
         for (name, value) in self.headers {
-            let extra = !crosses_upstream(name) && server.extra_headers.contains(name);
-            if !(extra || crosses_upstream(name)) || server.base_headers.contains_key(name) {
+            let allowed = crosses_upstream(name) || server.extra_headers.contains(name);
+            if !allowed || server.base_headers.contains_key(name) {
                 continue;
             }
             if named && is_named_by_connection(name, self.headers) {
@@ -144,20 +109,26 @@ impl Call<'_> {
         if let Some(session) = self.session {
             headers.insert(MCP_SESSION_ID, session.clone());
         }
+        if let Some(credential) = credential {
+            headers.insert(credential.name.clone(), credential.value.clone());
+        }
         (headers, passed_on)
     }
 
-    async fn send(&self, headers: HeaderMap) -> Result<Response<UpstreamBody>, Refusal> {
+    async fn send(&self, credential: Option<&OutboundCredential>) -> Result<Answer, Refusal> {
         let mut target = self.server.target.clone();
         let mut base = None;
-        let mut headers = Some(headers);
         for hop in 0..=MAX_REDIRECTS {
-            let last = hop == MAX_REDIRECTS;
-            let kept = if last { None } else { headers.clone() };
-            let response = self.send_to(target, headers.take().unwrap_or_default()).await?;
+            let (headers, passed_on) = self.headers(credential);
+            let response = self.send_to(target, headers).await?;
             let status = response.status();
             if !status.is_redirection() {
-                return Ok(response);
+                let resolution = if passed_on {
+                    AuthResolution::OAuth2Passthrough
+                } else {
+                    self.intended()
+                };
+                return Ok(Answer { response, resolution });
             }
             let location = response
                 .headers()
@@ -166,14 +137,17 @@ impl Call<'_> {
             let location =
                 location.and_then(|text| base.as_ref().unwrap_or(&self.server.url).join(text).ok());
             target = match location {
-                Some(url) if !last && keeps_method(status) && url.origin() == self.server.url.origin() => {
+                Some(url)
+                    if hop < MAX_REDIRECTS
+                        && keeps_method(status)
+                        && url.origin() == self.server.url.origin() =>
+                {
                     let path = path_of(&url).ok_or_else(|| redirected(status, Some(&url)))?;
                     base = Some(url);
                     path
                 }
                 other => return Err(redirected(status, other.as_ref())),
             };
-            headers = kept;
         }
         Err(Refusal::new(ErrorCode::UpstreamRedirect))
     }
