@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
@@ -58,7 +59,8 @@ pub struct Pool {
 /// One open connection with nothing under way.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Box<http1::Connection<Io, Full<Bytes>>>,
+    /// `None` once the connection is over: only a dropped driver hands back a request that it has not read.
+    driver: Option<Box<http1::Connection<Io, Full<Bytes>>>>,
     keep_until: Instant,
     keep_for: Duration,
 }
@@ -99,7 +101,9 @@ impl Pool {
     ) -> Result<Response<UpstreamBody>, SendFault> {
         let mut request = request;
         loop {
-            let (mut connection, kept) = match poll_fn(|cx| Poll::Ready(self.take(cx))).await {
+            // A look at a connection must not be refused for want of the task's budget: it would say open.
+            let kept = unconstrained(poll_fn(|cx| Poll::Ready(self.take(cx)))).await;
+            let (mut connection, kept) = match kept {
                 Some(connection) => (connection, true),
                 None => (self.connect().await?, false),
             };
@@ -134,7 +138,7 @@ impl Pool {
                 .map_err(|error| SendFault::Unreachable(describe(&error)))?;
             Ok(Connection {
                 sender,
-                driver: Box::new(driver),
+                driver: Some(Box::new(driver)),
                 keep_until: Instant::now(),
                 keep_for: IDLE_LIMIT,
             })
@@ -149,7 +153,7 @@ impl Pool {
         let now = Instant::now();
         loop {
             let mut connection = self.idle().pop()?;
-            if now < connection.keep_until && connection.is_open(cx) {
+            if now < connection.keep_until && connection.drive(cx) {
                 return Some(connection);
             }
         }
@@ -157,7 +161,7 @@ impl Pool {
 
     /// Takes a connection back whose exchange is over.
     pub(crate) fn keep(&self, mut connection: Connection, cx: &mut Context<'_>) {
-        if connection.keep_for.is_zero() || !connection.is_open(cx) || !connection.sender.is_ready() {
+        if connection.keep_for.is_zero() || !connection.drive(cx) || !connection.sender.is_ready() {
             return;
         }
         connection.keep_until = Instant::now() + connection.keep_for;
@@ -185,11 +189,7 @@ impl Pool {
 impl Connection {
     /// Moves bytes. False when the connection is over.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        Pin::new(&mut *self.driver).poll(cx).is_pending()
-    }
-
-    fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx)
+        drive(&mut self.driver, cx)
     }
 
     async fn exchange(
@@ -198,11 +198,8 @@ impl Connection {
     ) -> Result<Response<hyper::body::Incoming>, Failed> {
         let mut response = pin!(self.sender.try_send_request(request));
         let driver = &mut self.driver;
-        let mut over = false;
         poll_fn(|cx| {
-            if !over {
-                over = Pin::new(&mut **driver).poll(cx).is_ready();
-            }
+            drive(driver, cx);
             response.as_mut().poll(cx)
         })
         .await
@@ -211,6 +208,17 @@ impl Connection {
             fault: fault(error.error()),
         })
     }
+}
+
+/// Polls the driver and drops it at its end. False when there is none any more.
+fn drive(driver: &mut Option<Box<http1::Connection<Io, Full<Bytes>>>>, cx: &mut Context<'_>) -> bool {
+    let open = driver
+        .as_mut()
+        .is_some_and(|driver| Pin::new(&mut **driver).poll(cx).is_pending());
+    if !open {
+        *driver = None;
+    }
+    open
 }
 
 fn fault(error: &hyper::Error) -> SendFault {

@@ -37,6 +37,7 @@ pub(crate) struct TestGateway {
 pub(crate) struct Start {
     text: String,
     environment: HashMap<String, String>,
+    workers: usize,
 }
 
 impl Start {
@@ -44,7 +45,14 @@ impl Start {
         Self {
             text: text.into(),
             environment: HashMap::new(),
+            workers: 2,
         }
+    }
+
+    /// With one worker thread, so that all connections share its connections to servers.
+    pub(crate) fn one_worker(mut self) -> Self {
+        self.workers = 1;
+        self
     }
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
@@ -61,7 +69,7 @@ impl Start {
         let keys = MasterKeys::from_environment(&self.environment).expect("keys");
         let (clock, counter) = Clock::manual();
         let app = App::build(settings, &keys, clock, Handle::current(), true).expect("builds");
-        let gateway = Gateway::start(Arc::new(app), 2).expect("starts");
+        let gateway = Gateway::start(Arc::new(app), self.workers).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("address");
         let (stop, stopped) = oneshot::channel::<()>();

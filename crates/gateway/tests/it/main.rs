@@ -4,6 +4,7 @@
 mod by_hand;
 mod essentials;
 mod harness;
+mod pool;
 mod refusals;
 mod relay;
 mod rmcp_client;
