@@ -4,7 +4,7 @@
 use super::router::Front;
 use crate::app::App;
 use crate::web::error::{ErrorCode, Refusal};
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -93,6 +93,10 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         let front = Arc::clone(&front);
         async move {
             let mut response = front.respond(request).await;
+            if front.worker.app.draining.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             response.body_mut().attach(call);
             Ok::<_, Infallible>(response)
         }
@@ -107,18 +111,22 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         .clamp(Duration::from_millis(20), Duration::from_secs(5));
     let mut look = interval(period);
     let mut stopping = *stop.borrow();
-    if stopping {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
+    let mut silence = limits.keep_alive_timeout;
     loop {
+        if stopping {
+            silence = silence.min(limits.header_timeout);
+        }
         tokio::select! {
             biased;
             _ = &mut connection => break,
             Ok(()) = stop.changed(), if !stopping => {
                 stopping = true;
-                Pin::new(&mut connection).graceful_shutdown();
+                // A first request may be on its way, or in the kernel's hands: closing now would lose it.
+                if !phase.is_new() {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
             }
-            _ = look.tick() => match phase.look(limits.header_timeout, limits.keep_alive_timeout) {
+            _ = look.tick() => match phase.look(limits.header_timeout, silence) {
                 Verdict::Fine => {}
                 Verdict::Idle => Pin::new(&mut connection).graceful_shutdown(),
                 Verdict::SlowHeaders => {
@@ -144,6 +152,8 @@ struct Phase {
 const IDLE: u64 = 0;
 const HEADERS: u64 = 1;
 const CALL: u64 = 2;
+/// Idle, and nothing was ever read.
+const NEW: u64 = 3;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -156,7 +166,7 @@ impl Phase {
     fn new() -> Self {
         Self {
             zero: Instant::now(),
-            word: AtomicU64::new(IDLE),
+            word: AtomicU64::new(NEW),
         }
     }
 
@@ -169,9 +179,14 @@ impl Phase {
         self.word.load(Ordering::Relaxed) % 4
     }
 
+    /// Nothing was ever read.
+    fn is_new(&self) -> bool {
+        self.state() == NEW
+    }
+
     /// Bytes came in.
     fn bytes_read(&self) {
-        if self.state() == IDLE {
+        if matches!(self.state(), IDLE | NEW) {
             self.set(HEADERS);
         }
     }
@@ -190,7 +205,7 @@ impl Phase {
             .saturating_sub(Duration::from_millis(word / 4));
         match word % 4 {
             HEADERS if since >= header_timeout => Verdict::SlowHeaders,
-            IDLE if since >= keep_alive_timeout => Verdict::Idle,
+            IDLE | NEW if since >= keep_alive_timeout => Verdict::Idle,
             _ => Verdict::Fine,
         }
     }
