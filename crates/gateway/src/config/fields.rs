@@ -635,6 +635,11 @@ pub const LIMITS: &[Field] = &[
         "How long an answer may stay silent, or its reader may take nothing, before it is cut. Default 600.",
     ),
     yes(
+        "listing_timeout",
+        Kind::Seconds,
+        "How long one server's tools may take to list under `/mcp-rest`; the others' are given without. Default 10. Then 504.",
+    ),
+    yes(
         "token_timeout",
         Kind::Seconds,
         "A whole token request. Default 10. Then 504.",

@@ -234,6 +234,7 @@ impl Reader<'_> {
             connect_timeout: seconds("connect_timeout", default.connect_timeout),
             first_byte_timeout: seconds("first_byte_timeout", default.first_byte_timeout),
             stream_idle_timeout: seconds("stream_idle_timeout", default.stream_idle_timeout),
+            listing_timeout: seconds("listing_timeout", default.listing_timeout),
             token_timeout: seconds("token_timeout", default.token_timeout),
             drain_timeout: seconds("drain_timeout", default.drain_timeout),
         }

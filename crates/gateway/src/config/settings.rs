@@ -99,6 +99,7 @@ pub struct Limits {
     pub connect_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub stream_idle_timeout: Duration,
+    pub listing_timeout: Duration,
     pub token_timeout: Duration,
     pub drain_timeout: Duration,
 }
@@ -115,6 +116,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(120),
             stream_idle_timeout: Duration::from_secs(600),
+            listing_timeout: Duration::from_secs(10),
             token_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
         }

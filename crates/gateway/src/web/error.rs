@@ -119,6 +119,8 @@ codes! {
         "Send a JSON object with name, arguments and, where needed, server_id.";
     UnknownTool "unknown_tool" 404 40405 "No MCP server has a tool of this name."
         "List the tools with GET /mcp-rest/tools/list.";
+    ListingTimeout "listing_timeout" 504 50403 "The MCP server did not list its tools in time."
+        "Try again; vestibule.limits.listing_timeout is the limit.";
     AmbiguousTool "ambiguous_tool" 400 40004 "Several MCP servers have a tool of this name."
         "Say which one with server_id.";
     UpstreamError "upstream_error" 502 50210 "The MCP server answered with an error."

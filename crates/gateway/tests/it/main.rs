@@ -5,6 +5,7 @@ mod by_hand;
 mod draining;
 mod essentials;
 mod harness;
+mod listing;
 mod pool;
 mod refusals;
 mod relay;

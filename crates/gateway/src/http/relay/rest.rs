@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 /// The most pages of one list.
@@ -33,7 +34,7 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
             .map(|(_, value)| value.into_owned())
     });
     let result = async {
-        let admission = worker.app.gate.admit(&parts.headers)?;
+        let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
         match wanted {
             Some(wanted) => {
                 let server = find(&worker, &wanted)?;
@@ -48,7 +49,12 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
 }
 
 /// What every server has. One that fails is named; an empty list never hides an error.
-async fn list_all(worker: &Worker, admission: &Admission, headers: &HeaderMap, id: RequestId) -> Reply {
+async fn list_all(
+    worker: &Arc<Worker>,
+    admission: &Arc<Admission>,
+    headers: &HeaderMap,
+    id: RequestId,
+) -> Reply {
     let servers = worker.app.registry.servers();
     let lists = join_all(
         servers
@@ -115,7 +121,7 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
     let id = id_of(&request, &worker);
     let (parts, body) = request.into_parts();
     let result = async {
-        let admission = worker.app.gate.admit(&parts.headers)?;
+        let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
         let limits = &worker.app.limits;
         let body = read_body(body, limits.max_body_bytes, limits.body_timeout).await?;
         let call = parsed(&body)?;
@@ -133,7 +139,6 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
         let result = client
             .request("tools/call", json!({"name": name, "arguments": arguments}))
             .await;
-        client.close().await;
         Ok(Reply {
             status: StatusCode::OK,
             body: result?.get().to_owned(),
@@ -166,8 +171,8 @@ fn find<'w>(worker: &'w Worker, wanted: &str) -> Result<&'w Arc<Server>, Refusal
 
 /// The server that has the tool `name`, and the tool's name there. `{server}-{tool}` names the server too.
 async fn owner<'w>(
-    worker: &'w Worker,
-    admission: &Admission,
+    worker: &'w Arc<Worker>,
+    admission: &Arc<Admission>,
     headers: &HeaderMap,
     name: &str,
     id: RequestId,
@@ -247,12 +252,29 @@ fn own_name<'n>(server: &Server, name: &'n str) -> &'n str {
         .unwrap_or(name)
 }
 
+/// A server's tools, within the time that a listing has.
 async fn tools_of(
-    worker: &Worker,
+    worker: &Arc<Worker>,
     server: &Arc<Server>,
-    admission: &Admission,
+    admission: &Arc<Admission>,
     headers: &HeaderMap,
 ) -> Result<Vec<Tool>, Refusal> {
+    let patience = worker.app.limits.listing_timeout;
+    let listing = async {
+        let client = UpstreamClient::open(worker, server, admission, headers).await?;
+        all_pages(&client, server).await
+    };
+    timeout(patience, listing).await.unwrap_or_else(|_| {
+        let message = format!(
+            "The MCP server {} did not list its tools within {} s.",
+            server.name,
+            patience.as_secs_f64()
+        );
+        Err(Refusal::because(ErrorCode::ListingTimeout, message))
+    })
+}
+
+async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>, Refusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {
@@ -260,29 +282,23 @@ async fn tools_of(
         #[serde(default)]
         next_cursor: Option<String>,
     }
-    let client = UpstreamClient::open(worker, server, admission, headers).await?;
-    let all = async {
-        let mut tools = Vec::new();
-        let mut cursor: Option<String> = None;
-        for _ in 0..MAX_PAGES {
-            let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
-            let result = client.request("tools/list", params).await?;
-            let page: Page = serde_json::from_str(result.get()).map_err(|_| {
-                let message = format!("The tool list of the MCP server {} is not one.", server.name);
-                Refusal::because(ErrorCode::UpstreamNotMcp, message)
-            })?;
-            tools.extend(page.tools);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(tools);
-            }
+    let mut tools = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..MAX_PAGES {
+        let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
+        let result = client.request("tools/list", params).await?;
+        let page: Page = serde_json::from_str(result.get()).map_err(|_| {
+            let message = format!("The tool list of the MCP server {} is not one.", server.name);
+            Refusal::because(ErrorCode::UpstreamNotMcp, message)
+        })?;
+        tools.extend(page.tools);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(tools);
         }
-        let message = format!("The tool list of the MCP server {} does not end.", server.name);
-        Err(Refusal::because(ErrorCode::UpstreamNotMcp, message))
-    };
-    let all = all.await;
-    client.close().await;
-    all
+    }
+    let message = format!("The tool list of the MCP server {} does not end.", server.name);
+    Err(Refusal::because(ErrorCode::UpstreamNotMcp, message))
 }
 
 /// The tools with `mcp_info`, as LiteLLM gives them.

@@ -15,6 +15,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use vestibule_mcp::Envelope;
 use vestibule_mcp::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
@@ -27,11 +29,15 @@ const LEGACY: &str = "2025-11-25";
 /// The first without.
 const MODERN: &str = "2026-07-28";
 
-/// A conversation with one server.
-pub(super) struct UpstreamClient<'w> {
-    worker: &'w Worker,
-    server: &'w Arc<Server>,
-    admission: &'w Admission,
+/// How long the end of a session may take; nobody waits for it.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A conversation with one server. Dropped, whatever became of it, it ends its session behind the answer's
+/// back.
+pub(super) struct UpstreamClient {
+    worker: Arc<Worker>,
+    server: Arc<Server>,
+    admission: Arc<Admission>,
     /// What the caller's request carries for this server.
     forwarded: HeaderMap,
     session: Option<HeaderValue>,
@@ -51,12 +57,12 @@ enum Reply {
     Error(RpcError),
 }
 
-impl<'w> UpstreamClient<'w> {
+impl UpstreamClient {
     /// Begins a conversation. `headers` are the caller's, of which the server's `extra_headers` go along.
     pub(super) async fn open(
-        worker: &'w Worker,
-        server: &'w Arc<Server>,
-        admission: &'w Admission,
+        worker: &Arc<Worker>,
+        server: &Arc<Server>,
+        admission: &Arc<Admission>,
         headers: &HeaderMap,
     ) -> Result<Self, Refusal> {
         let mut forwarded = HeaderMap::new();
@@ -67,9 +73,9 @@ impl<'w> UpstreamClient<'w> {
             }
         }
         let mut client = Self {
-            worker,
-            server,
-            admission,
+            worker: Arc::clone(worker),
+            server: Arc::clone(server),
+            admission: Arc::clone(admission),
             forwarded,
             session: None,
             version: HeaderValue::from_static(LEGACY),
@@ -113,18 +119,6 @@ impl<'w> UpstreamClient<'w> {
         match self.exchange(method, params).await?.0 {
             Reply::Result(result) => Ok(result),
             Reply::Error(error) => Err(self.refused(&error)),
-        }
-    }
-
-    /// Ends the session, if there is one; whether the server minds is its own affair.
-    pub(super) async fn close(self) {
-        if self.session.is_some() {
-            let headers = self.headers("", &Value::Null);
-            let _ = timeout(
-                self.server.first_byte_timeout,
-                self.send(Method::DELETE, headers, Bytes::new()),
-            )
-            .await;
         }
     }
 
@@ -172,9 +166,9 @@ impl<'w> UpstreamClient<'w> {
         body: Bytes,
     ) -> Result<Response<UpstreamBody>, Refusal> {
         let call = Call {
-            worker: self.worker,
-            server: self.server,
-            admission: self.admission,
+            worker: &self.worker,
+            server: &self.server,
+            admission: &self.admission,
             method: &method,
             headers: &headers,
             session: self.session.as_ref(),
@@ -274,6 +268,30 @@ impl<'w> UpstreamClient<'w> {
             self.server.name, error.code
         );
         Refusal::because(ErrorCode::UpstreamError, message)
+    }
+}
+
+impl Drop for UpstreamClient {
+    fn drop(&mut self) {
+        let (Some(session), Ok(runtime)) = (self.session.take(), Handle::try_current()) else {
+            return;
+        };
+        let headers = self.headers("", &Value::Null);
+        let (worker, server) = (Arc::clone(&self.worker), Arc::clone(&self.server));
+        let admission = Arc::clone(&self.admission);
+        runtime.spawn(async move {
+            let call = Call {
+                worker: &worker,
+                server: &server,
+                admission: &admission,
+                method: &Method::DELETE,
+                headers: &headers,
+                session: Some(&session),
+                body: Bytes::new(),
+            };
+            // Whether the server minds is its own affair.
+            let _ = timeout(FAREWELL, call.forward()).await;
+        });
     }
 }
 

@@ -1,0 +1,81 @@
+//! `/mcp-rest` with servers that are silent, endless or hard to tell apart.
+
+use crate::by_hand::{ByHand, Watched};
+use crate::harness::{KEY, Start, TestGateway, got, keyed};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use vestibule_testkit::Answer;
+
+/// Keeps the time of a listing short where a test waits for its end.
+const SHORT: &str = "vestibule: {limits: {listing_timeout: 0.5}}\n";
+
+fn list(gateway: &TestGateway, query: &str) -> reqwest::RequestBuilder {
+    let list = gateway.http.get(gateway.url("/mcp-rest/tools/list") + query);
+    list.header("x-litellm-api-key", KEY)
+}
+
+#[tokio::test]
+async fn a_silent_server_is_named_and_the_others_are_listed() {
+    let (server, silent) = (Watched::start().await, ByHand::start().await);
+    let servers = server.entry("one", "") + &silent.entry("two", "");
+    let gateway = Start::new(keyed(&servers) + SHORT).start().await;
+    let all = got(list(&gateway, "")).await;
+    assert_eq!((all.status, &all.body["tools"][0]["name"]), (200, &json!("echo")));
+    let outcomes = &all.body["server_outcomes"];
+    assert_eq!(
+        (&outcomes["one"]["status"], &outcomes["two"]["status"]),
+        (&json!("ok"), &json!("listing_timeout")),
+        "{}",
+        all.body
+    );
+    let one = got(list(&gateway, "?server_id=two")).await;
+    assert_eq!((one.status, one.code()), (504, "listing_timeout"));
+    assert!(one.body.to_string().contains("MCP server two"), "{}", one.body);
+}
+
+#[tokio::test]
+async fn a_server_that_never_ends_a_session_holds_no_answer_up() {
+    let server = Watched::start().await;
+    server.set_session(Some("s"));
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    let gate = Arc::new(Semaphore::new(0));
+    for _ in 0..2 {
+        server.push_when(
+            |request| request.method == "DELETE",
+            Answer::Gate(Arc::clone(&gate)),
+        );
+    }
+    assert_eq!(got(list(&gateway, "")).await.status, 200);
+    let call = json!({"server_id": "one", "name": "echo", "arguments": {"message": "x"}});
+    let call = got(gateway.post("/mcp-rest/tools/call", &call)).await;
+    assert_eq!(call.body["content"][0]["text"], "x");
+    // Both sessions are ended all the same: initialize, initialized, the request, DELETE.
+    let requests = server.wait_for(8).await;
+    assert_eq!(
+        requests
+            .iter()
+            .filter(|request| request.method == "DELETE")
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_session_ends_though_its_beginning_failed_or_its_caller_left() {
+    let server = Watched::start().await;
+    server.set_session(Some("s"));
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    server.push_for("notifications/initialized", Answer::CloseWithoutAnswer);
+    assert_eq!(
+        got(list(&gateway, "?server_id=one")).await.code(),
+        "upstream_closed"
+    );
+    assert_eq!(server.wait_for(3).await[2].method, "DELETE");
+
+    server.push_for("tools/list", Answer::Hang);
+    let leaving = tokio::spawn(got(list(&gateway, "")));
+    server.wait_for(6).await;
+    leaving.abort();
+    assert_eq!(server.wait_for(7).await[6].method, "DELETE");
+}
