@@ -249,6 +249,18 @@ impl Refusal {
     }
 }
 
+/// Text of somebody else's for a message: at most `limit` characters, and none that could start a line or turn
+/// the direction of reading. The one road by which foreign text gets into answers and logs.
+pub fn shown(text: &str, limit: usize) -> String {
+    let marks = |c: char| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut plain = text.chars().filter(|c| !c.is_control() && !marks(*c));
+    let mut shown: String = plain.by_ref().take(limit).collect();
+    if plain.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
 /// `docs/errors.md`.
 pub fn reference() -> String {
     let mut page = String::from(
@@ -297,6 +309,15 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn foreign_text_is_short_and_on_one_line() {
+        assert_eq!(shown("a\r\nb\u{2028}c\u{202e}d\u{1b}[31m", 20), "abcd[31m");
+        assert_eq!(
+            (shown("12345", 5), shown("123456", 5)),
+            ("12345".into(), "12345...".into())
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `/mcp-rest` with servers that are silent, endless or hard to tell apart.
 
 use crate::by_hand::{ByHand, Watched};
-use crate::harness::{KEY, Start, TestGateway, got, keyed};
+use crate::harness::{KEY, Start, TestGateway, got, keyed, logged};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -78,4 +78,30 @@ async fn a_session_ends_though_its_beginning_failed_or_its_caller_left() {
     server.wait_for(6).await;
     leaving.abort();
     assert_eq!(server.wait_for(7).await[6].method, "DELETE");
+}
+
+#[tokio::test]
+async fn what_a_caller_names_cannot_write_lines_or_floods_into_answers_and_logs() {
+    let server = Watched::start().await;
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    let forged = "forged-name\n2026-01-01 INFO forged-line\u{2028}\u{202e}";
+    for call in [
+        json!({"name": forged}),
+        json!({"name": forged.repeat(10_000)}),
+        json!({"name": {(forged): 1}}),
+        json!(forged),
+    ] {
+        let refused = got(gateway.post("/mcp-rest/tools/call", &call)).await;
+        let text = refused.body["detail"]["message"].as_str().expect("a message");
+        assert!(
+            text.len() < 400 && !text.contains(['\n', '\u{2028}', '\u{202e}']),
+            "{text:?}"
+        );
+    }
+    assert!(logged().contains("forged-name"), "the name is in the log");
+    assert!(
+        !logged()
+            .lines()
+            .any(|line| line.starts_with("2026-01-01 INFO forged"))
+    );
 }

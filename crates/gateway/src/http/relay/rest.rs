@@ -7,7 +7,7 @@ use crate::app::Worker;
 use crate::http::router::id_of;
 use crate::ids::RequestId;
 use crate::registry::Server;
-use crate::web::error::{ErrorCode, Refusal};
+use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::body::Body;
 use axum::extract::State;
 use futures_util::future::join_all;
@@ -21,6 +21,9 @@ use url::form_urlencoded;
 
 /// The most pages of one list.
 const MAX_PAGES: usize = 1000;
+
+/// As much of a tool's name as a message repeats.
+const NAME_SHOWN: usize = 100;
 
 type Tool = Map<String, Value>;
 
@@ -149,15 +152,18 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
 }
 
 fn parsed(body: &[u8]) -> Result<CallRequest, Refusal> {
-    let missing = |what: String| Refusal::because(ErrorCode::MissingParameter, what);
+    let missing = |what| Refusal::because(ErrorCode::MissingParameter, what);
+    // serde's own text would repeat what was sent.
     let call: CallRequest = serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => missing(format!("The request body is not right: {error}.")),
-        _ => missing("The request body is not JSON.".into()),
+        serde_json::error::Category::Data => {
+            missing("The request body is not an object with name, and perhaps arguments and server_id.")
+        }
+        _ => missing("The request body is not JSON."),
     })?;
     match call.arguments.as_deref().map(|raw| raw.get().as_bytes().first()) {
-        _ if call.name.is_empty() => Err(missing("name is empty.".into())),
+        _ if call.name.is_empty() => Err(missing("name is empty.")),
         Some(Some(b'{' | b'n')) | None => Ok(call),
-        _ => Err(missing("arguments takes a JSON object.".into())),
+        _ => Err(missing("arguments takes a JSON object.")),
     }
 }
 
@@ -204,6 +210,7 @@ async fn owner<'w>(
             Err(refusal) => failures.push((server, refusal)),
         }
     }
+    let asked_for = shown(name, NAME_SHOWN);
     let names: Vec<&str> = owners.iter().map(|(server, _)| server.name.as_str()).collect();
     match (owners.len(), failures.len()) {
         (1, _) => {
@@ -214,7 +221,7 @@ async fn owner<'w>(
         }
         (0, 0) => Err(Refusal::because(
             ErrorCode::UnknownTool,
-            format!("No MCP server has a tool named {name}."),
+            format!("No MCP server has a tool named {asked_for}."),
         )),
         (0, 1) if servers.len() == 1 => Err(failures.remove(0).1),
         (0, _) => {
@@ -223,14 +230,14 @@ async fn owner<'w>(
                 .map(|(server, refusal)| format!("{}: {}", server.name, refusal.message))
                 .collect();
             let message = format!(
-                "No MCP server that answered has a tool named {name}. These did not answer: {}",
+                "No MCP server that answered has a tool named {asked_for}. These did not answer: {}",
                 asked.join("; ")
             );
             Err(Refusal::because(ErrorCode::UnknownTool, message))
         }
         _ => {
             let message = format!(
-                "Several MCP servers have a tool named {name}: {}.",
+                "Several MCP servers have a tool named {asked_for}: {}.",
                 names.join(", ")
             );
             Err(Refusal::because(ErrorCode::AmbiguousTool, message))

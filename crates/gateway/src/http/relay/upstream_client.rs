@@ -6,7 +6,7 @@ use crate::admission::Admission;
 use crate::app::Worker;
 use crate::net::stream::UpstreamBody;
 use crate::registry::Server;
-use crate::web::error::{ErrorCode, Refusal};
+use crate::web::error::{ErrorCode, Refusal, shown};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -257,15 +257,11 @@ impl UpstreamClient {
     }
 
     fn refused(&self, error: &RpcError) -> Refusal {
-        let text: String = error
-            .message
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(500)
-            .collect();
         let message = format!(
-            "The MCP server {} answered with error {}: {text}",
-            self.server.name, error.code
+            "The MCP server {} answered with error {}: {}",
+            self.server.name,
+            error.code,
+            shown(&error.message, 500)
         );
         Refusal::because(ErrorCode::UpstreamError, message)
     }
