@@ -28,6 +28,8 @@ pub enum SseFault {
 #[derive(Debug)]
 pub struct EventReader {
     buffer: BytesMut,
+    /// So many bytes at the buffer's start are known to end no line: they are not looked at again.
+    scanned: usize,
     event: Event,
     has_data: bool,
     at_start: bool,
@@ -41,6 +43,7 @@ impl EventReader {
     pub fn new(limit: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
+            scanned: 0,
             event: Event::default(),
             has_data: false,
             at_start: true,
@@ -61,14 +64,16 @@ impl EventReader {
                 self.buffer.advance(1);
                 self.after_cr = false;
             }
-            let Some(end) = memchr::memchr2(b'\n', b'\r', &self.buffer) else {
+            let Some(end) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) else {
+                self.scanned = self.buffer.len();
                 return if self.buffer.len() + self.event.data.len() > self.limit {
                     Err(SseFault::TooLarge(self.limit))
                 } else {
                     Ok(None)
                 };
             };
-            let line = self.buffer.split_to(end);
+            let line = self.buffer.split_to(self.scanned + end);
+            self.scanned = 0;
             self.after_cr = self.buffer[0] == b'\r';
             self.buffer.advance(1);
             let mut line = std::str::from_utf8(&line).map_err(|_| SseFault::NotUtf8)?;
@@ -168,6 +173,19 @@ mod tests {
         let lines = "data: xxxxxxxxxx\n".repeat(200);
         assert_eq!(read(&[lines.as_bytes()]), Err(SseFault::TooLarge(1000)));
         assert_eq!(read(&[b"data: \xff\n\n"]), Err(SseFault::NotUtf8));
+    }
+
+    #[test]
+    fn a_long_line_is_looked_through_once() {
+        let mut reader = EventReader::new(1_000_000);
+        for sent in 1..=1000 {
+            reader.push(&[b'x'; 500]);
+            assert_eq!(reader.next_event(), Ok(None));
+            assert_eq!(reader.scanned, sent * 500);
+        }
+        reader.push(b"\r\ndata: a\n\n");
+        let event = reader.next_event().expect("readable").expect("an event");
+        assert_eq!((event.data.as_str(), reader.scanned), ("a", 0));
     }
 
     proptest! {
