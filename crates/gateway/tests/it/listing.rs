@@ -105,3 +105,23 @@ async fn what_a_caller_names_cannot_write_lines_or_floods_into_answers_and_logs(
             .any(|line| line.starts_with("2026-01-01 INFO forged"))
     );
 }
+
+#[tokio::test]
+async fn a_list_of_tools_ends_at_a_bound_however_small_its_pages() {
+    let server = Watched::start().await;
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    let filler = "x".repeat(3 * 1024 * 1024);
+    for id in 2..8 {
+        let page = json!({"tools": [{"name": "echo", "description": filler}], "nextCursor": "more"});
+        let page = json!({"jsonrpc": "2.0", "id": id, "result": page});
+        server.push_for("tools/list", Answer::json(200, &page));
+    }
+    let refused = got(list(&gateway, "?server_id=one")).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (502, "upstream_not_mcp"),
+        "{}",
+        refused.body
+    );
+    assert!(refused.body.to_string().contains("too large"), "{}", refused.body);
+}

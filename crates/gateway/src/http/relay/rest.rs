@@ -19,8 +19,9 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-/// The most pages of one list.
+/// The most pages of one list, and the most bytes of all of them.
 const MAX_PAGES: usize = 1000;
+const MAX_LIST: usize = 16 * 1024 * 1024;
 
 /// As much of a tool's name as a message repeats.
 const NAME_SHOWN: usize = 100;
@@ -291,9 +292,15 @@ async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>
     }
     let mut tools = Vec::new();
     let mut cursor: Option<String> = None;
+    let mut bytes = 0;
     for _ in 0..MAX_PAGES {
         let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
         let result = client.request("tools/list", params).await?;
+        bytes += result.get().len();
+        if bytes > MAX_LIST {
+            let message = format!("The tool list of the MCP server {} is too large.", server.name);
+            return Err(Refusal::because(ErrorCode::UpstreamNotMcp, message));
+        }
         let page: Page = serde_json::from_str(result.get()).map_err(|_| {
             let message = format!("The tool list of the MCP server {} is not one.", server.name);
             Refusal::because(ErrorCode::UpstreamNotMcp, message)
