@@ -7,6 +7,7 @@ pub use mask::mask;
 
 use crate::admission::LITELLM_API_KEY;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::Url;
 
 const MCP_DEBUG: &str = "x-litellm-mcp-debug";
 const MCP_AUTH: &str = "x-mcp-auth";
@@ -91,12 +92,13 @@ impl DebugReport {
     }
 
     /// Adds the five headers.
-    pub fn finish(self, resolution: AuthResolution, url: &str, auth_type: &str, headers: &mut HeaderMap) {
+    pub fn finish(self, resolution: AuthResolution, url: &Url, auth_type: &str, headers: &mut HeaderMap) {
+        let url = shown(url);
         let values = [
             ("x-mcp-debug-inbound-auth", self.inbound_auth.as_str()),
             ("x-mcp-debug-oauth2-token", &self.oauth2_token),
             ("x-mcp-debug-auth-resolution", resolution.name()),
-            ("x-mcp-debug-outbound-url", url),
+            ("x-mcp-debug-outbound-url", &url),
             ("x-mcp-debug-server-auth-type", auth_type),
         ];
         for (name, value) in values {
@@ -104,6 +106,13 @@ impl DebugReport {
             headers.insert(name, value);
         }
     }
+}
+
+/// Scheme, authority and path: a query may hold keys, as may a user name.
+fn shown(url: &Url) -> String {
+    let origin = url.origin().ascii_serialization();
+    let query = if url.query().is_some() { "?..." } else { "" };
+    format!("{origin}{}{query}", url.path())
 }
 
 #[cfg(test)]
@@ -121,7 +130,8 @@ mod tests {
         }
         let report = DebugReport::begin(&headers, |value| value == KEY).expect("asked for");
         let mut out = HeaderMap::new();
-        report.finish(resolution, "https://mcp.atlassian.com/v1/mcp", "oauth2", &mut out);
+        let url = Url::parse("https://mcp.atlassian.com/v1/mcp").expect("url");
+        report.finish(resolution, &url, "oauth2", &mut out);
         out.iter()
             .map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()))
             .collect()
@@ -173,6 +183,19 @@ mod tests {
                  x-mcp-debug-server-auth-type: oauth2"
             )
         );
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_secret() {
+        for (url, expected) in [
+            (
+                "https://user:pass@x.example:8443/a/mcp?key=k#f",
+                "https://x.example:8443/a/mcp?...",
+            ),
+            ("http://127.0.0.1:1/mcp", "http://127.0.0.1:1/mcp"),
+        ] {
+            assert_eq!(shown(&Url::parse(url).expect("url")), expected);
+        }
     }
 
     #[test]

@@ -81,12 +81,7 @@ where
     .await;
     let mut response = result.unwrap_or_else(|refusal| refused(worker, server, refusal, &message, id));
     if let Some(report) = report {
-        report.finish(
-            resolution,
-            server.url.as_str(),
-            server.auth_type,
-            response.headers_mut(),
-        );
+        report.finish(resolution, &server.url, server.auth_type, response.headers_mut());
     }
     server
         .metrics
