@@ -4,7 +4,8 @@
 const SHOWN_FROM: usize = 24;
 
 /// A credential's scheme, four stars, and of a long secret its last four characters: `Bearer****1234`.
-/// The number of stars says nothing about the length.
+/// The number of stars says nothing about the length. Where a password may end the secret there is no tail:
+/// four characters of base64 are three of the password.
 pub fn mask(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     let text = text.trim();
@@ -18,7 +19,12 @@ pub fn mask(value: &[u8]) -> String {
         .skip(length.saturating_sub(4))
         .filter(char::is_ascii_graphic)
         .collect();
-    let tail = if length < SHOWN_FROM { "" } else { &tail };
+    let password = scheme.eq_ignore_ascii_case("basic") || secret.contains(':');
+    let tail = if password || length < SHOWN_FROM {
+        ""
+    } else {
+        &tail
+    };
     format!("{scheme}****{tail}")
 }
 
@@ -42,6 +48,9 @@ mod tests {
             ("Bearer sk-litellm-0123456789-1234", "Bearer****1234"),
             ("sk-litellm-0123456789-1234", "****1234"),
             ("Basic dXNlcjpwYXNz", "Basic****"),
+            ("Basic dXNlcm5hbWUtdGhhdC1pcy1sb25nOmFiYw==", "Basic****"),
+            ("bASIC dXNlcm5hbWUtdGhhdC1pcy1sb25nOmFiYw==", "bASIC****"),
+            ("username-that-is-quite-long:abc", "****"),
             ("hunter2 is my password, all of it!", "****it!"),
         ] {
             assert_eq!(mask(value.as_bytes()), expected, "{value}");

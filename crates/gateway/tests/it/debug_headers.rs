@@ -21,3 +21,17 @@ async fn the_query_of_a_servers_url_is_not_shown() {
     assert_eq!(answer.header("x-mcp-debug-outbound-url"), server.url() + "?...");
     assert!(!format!("{:?}", answer.headers).contains("canary"));
 }
+
+#[tokio::test]
+async fn of_a_password_nothing_is_shown() {
+    let server = Watched::start().await;
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    for authorization in [
+        "Basic dXNlcm5hbWUtdGhhdC1pcy1sb25nOmFiYw==",
+        "username-that-is-quite-long:abc",
+    ] {
+        let answer = debugged(&gateway, authorization).await;
+        let shown = answer.header("x-mcp-debug-oauth2-token");
+        assert!(shown.ends_with("****"), "{shown}");
+    }
+}
