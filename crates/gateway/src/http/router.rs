@@ -127,7 +127,13 @@ async fn ready(State(worker): State<Arc<Worker>>) -> Answer {
     }
 }
 
-async fn metrics(State(worker): State<Arc<Worker>>) -> Answer {
+/// The page names the servers, so who reads it has come in.
+async fn metrics(State(worker): State<Arc<Worker>>, request: Request<axum::body::Body>) -> Answer {
+    let id = id_of(&request, &worker);
+    if let Err(refusal) = worker.app.gate.admit(request.headers()) {
+        let refusal = worker.refuse(refusal, None, id);
+        return refusal.into_plain(id).map(axum::body::Body::new);
+    }
     let mut response = json(StatusCode::OK, worker.app.metrics.text());
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

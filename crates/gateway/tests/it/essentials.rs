@@ -684,6 +684,7 @@ async fn routes_and_what_is_no_route() {
     let page = gateway
         .http
         .get(gateway.url("/metrics"))
+        .header("x-litellm-api-key", KEY)
         .send()
         .await
         .expect("answered")

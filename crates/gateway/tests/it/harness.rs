@@ -262,6 +262,7 @@ impl TestGateway {
         let page = self
             .http
             .get(self.url("/metrics"))
+            .header("x-litellm-api-key", KEY)
             .send()
             .await
             .expect("answered");

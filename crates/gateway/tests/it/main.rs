@@ -7,6 +7,7 @@ mod draining;
 mod essentials;
 mod harness;
 mod listing;
+mod metrics;
 mod pool;
 mod refusals;
 mod relay;
