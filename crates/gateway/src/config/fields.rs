@@ -622,7 +622,7 @@ pub const LIMITS: &[Field] = &[
     yes(
         "connect_timeout",
         Kind::Seconds,
-        "Connecting to a server, TLS included. Default 5. Then 502.",
+        "Connecting to a server, TLS included. Default 5. Then 504.",
     ),
     yes(
         "first_byte_timeout",

@@ -130,7 +130,7 @@ impl Pool {
     async fn connect(&self) -> Result<Connection, SendFault> {
         let connecting = async {
             let io = self.connector.clone().call(self.target.clone()).await;
-            let io = io.map_err(|error| SendFault::Unreachable(describe(error.as_ref())))?;
+            let io = io.map_err(|error| no_connection(error.as_ref()))?;
             let (sender, driver) = http1::Builder::new()
                 .max_buf_size(MAX_HEAD)
                 .handshake(io)
@@ -210,6 +210,14 @@ impl Connection {
     }
 }
 
+/// The connector gives each address of a name its share of the time, so it may say first that it is over.
+fn no_connection(error: &(dyn Error + 'static)) -> SendFault {
+    match innermost(error).downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => SendFault::ConnectTimeout,
+        _ => SendFault::Unreachable(describe(error)),
+    }
+}
+
 /// Polls the driver and drops it at its end. False when there is none any more.
 fn drive(driver: &mut Option<Box<http1::Connection<Io, Full<Bytes>>>>, cx: &mut Context<'_>) -> bool {
     let open = driver
@@ -255,12 +263,17 @@ fn keep_alive(headers: &http::HeaderMap) -> Duration {
     }
 }
 
-/// The innermost cause, which names what happened ("Connection refused"); for logs.
-pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
+fn innermost<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
+    innermost
+}
+
+/// The innermost cause, which names what happened ("Connection refused"); for logs.
+pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
+    let innermost = innermost(error);
     match innermost.downcast_ref::<io::Error>() {
         Some(io) => io.kind().to_string(),
         None => innermost.to_string(),
