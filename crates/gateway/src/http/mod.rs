@@ -34,7 +34,8 @@ pub struct Gateway {
 
 struct WorkerThread {
     connections: mpsc::UnboundedSender<Accepted>,
-    thread: thread::JoinHandle<()>,
+    /// Gives whether everything came to its end.
+    thread: thread::JoinHandle<bool>,
 }
 
 /// A connection on its way to a worker.
@@ -55,7 +56,12 @@ impl Gateway {
                 let stopping = stopping.clone();
                 let thread = thread::Builder::new()
                     .name(format!("worker-{number}"))
-                    .spawn(move || runtime.block_on(work(front, accepted, stopping)))?;
+                    .spawn(move || {
+                        let ended = runtime.block_on(work(front, accepted, stopping));
+                        // A name that is still being looked up holds nobody up.
+                        runtime.shutdown_background();
+                        ended
+                    })?;
                 Ok(WorkerThread { connections, thread })
             })
             .collect::<io::Result<Vec<_>>>()?;
@@ -80,17 +86,14 @@ impl Gateway {
             connections = open,
             "stopping: no new connections, those open may finish"
         );
-        let Self { workers, stop, app } = self;
+        let Self { workers, stop, .. } = self;
         let _ = stop.send(true);
         let threads: Vec<_> = workers.into_iter().map(|worker| worker.thread).collect();
         let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                // A worker that panicked has nothing left to finish.
-                let _ = thread.join();
-            }
+            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or(false));
+            ended.fold(true, |all, ended| all && ended)
         });
-        let _ = joined.await;
-        app.metrics.connections.get() == 0
+        joined.await.unwrap_or(false)
     }
 
     async fn accept(&self, listener: &TcpListener) {
@@ -121,12 +124,12 @@ impl Gateway {
     }
 }
 
-/// A worker thread's whole life.
+/// A worker thread's whole life. Gives whether every connection came to its end.
 async fn work(
     front: Arc<Front>,
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     mut stop: watch::Receiver<bool>,
-) {
+) -> bool {
     let mut connections = JoinSet::new();
     let mut reap = interval(REAP_EVERY);
     reap.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,12 +152,14 @@ async fn work(
         connections.spawn(connection::serve(Arc::clone(&front), stream, slot, stop.clone()));
     }
     let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(front.worker.app.limits.drain_timeout, all).await.is_err() {
+    let ended = timeout(front.worker.app.limits.drain_timeout, all).await.is_ok();
+    if !ended {
         tracing::warn!(
             connections = connections.len(),
             "the drain timeout is over; what is still open is cut"
         );
     }
+    ended
 }
 
 /// Binds the address, or says why not.

@@ -3,7 +3,7 @@
 use crate::by_hand::{Watched, echo_body, post, sent};
 use crate::harness::{Start, keyed};
 use std::io::Write as _;
-use vestibule_testkit::RawClient;
+use vestibule_testkit::{Answer, RawClient};
 
 #[tokio::test]
 async fn a_new_connection_is_served_though_the_stop_came_before_its_first_byte() {
@@ -64,4 +64,16 @@ async fn a_new_connection_that_stays_silent_does_not_hold_the_stop_up() {
     let stopped = gateway.stop();
     assert_eq!(new.read_to_close().await.expect("closed"), b"");
     assert!(stopped.await.expect("stopped"));
+}
+
+#[tokio::test]
+async fn a_stop_that_cut_a_call_says_so() {
+    let server = Watched::start().await;
+    let text = keyed(&server.entry("one", "")) + "vestibule: {limits: {drain_timeout: 0.3}}\n";
+    let mut gateway = Start::new(text).start().await;
+    server.push(Answer::Hang);
+    let mut client = sent(&gateway, post("", echo_body("x"))).await;
+    server.wait_for(1).await;
+    assert!(!gateway.stop().await.expect("stopped"));
+    assert_eq!(client.read_to_close().await.unwrap_or_default(), b"");
 }
