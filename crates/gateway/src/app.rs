@@ -82,6 +82,18 @@ impl App {
             draining: AtomicBool::new(false),
         })
     }
+
+    /// Counts and logs a refusal, once, where it is answered. `server` is empty when none is concerned.
+    pub fn refuse(&self, refusal: Refusal, server: &str, id: RequestId) -> Refusal {
+        self.metrics.refused(refusal.code);
+        let (code, message) = (refusal.code.name(), &refusal.message);
+        if refusal.code.status().is_server_error() {
+            tracing::warn!(request_id = %id, server, code, "{message}");
+        } else {
+            tracing::info!(request_id = %id, server, code, "{message}");
+        }
+        refusal
+    }
 }
 
 /// What one worker thread has for itself.
@@ -122,16 +134,9 @@ impl Worker {
         }
     }
 
-    /// Counts and logs a refusal, once, where it is answered.
+    /// [`App::refuse`].
     pub fn refuse(&self, refusal: Refusal, server: Option<&Arc<Server>>, id: RequestId) -> Refusal {
-        self.app.metrics.refused(refusal.code);
         let server = server.map_or("", |server| server.name.as_str());
-        let (code, message) = (refusal.code.name(), &refusal.message);
-        if refusal.code.status().is_server_error() {
-            tracing::warn!(request_id = %id, server, code, "{message}");
-        } else {
-            tracing::info!(request_id = %id, server, code, "{message}");
-        }
-        refusal
+        self.app.refuse(refusal, server, id)
     }
 }

@@ -3,8 +3,11 @@
 
 use super::router::Front;
 use crate::app::App;
+use crate::ids::RequestIds;
+use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,25 +21,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, interval, sleep};
+use tokio::time::{Instant, Sleep, interval, sleep, timeout};
 
 /// The most header lines of a request.
 const MAX_HEADERS: usize = 128;
 
+/// How long a last answer may take, and how much of what the client still sends is read meanwhile.
+const PARTING: Duration = Duration::from_secs(1);
+const MAX_UNREAD: usize = 64 * 1024;
+
 /// A place among the open connections; given back when dropped.
 pub(super) struct Slot(Arc<App>);
 
-/// Counts open connections.
-pub(super) struct Slots;
-
-impl Slots {
+impl Slot {
     /// A place, unless all are taken.
-    pub(super) fn take(app: &Arc<App>) -> Option<Slot> {
+    pub(super) fn take(app: &Arc<App>) -> Option<Self> {
         let open = app.metrics.connections.inc();
-        let slot = Slot(Arc::clone(app));
+        let slot = Self(Arc::clone(app));
         let limit = i64::try_from(app.limits.max_connections).unwrap_or(i64::MAX);
         (open < limit).then_some(slot)
     }
@@ -48,30 +52,43 @@ impl Drop for Slot {
     }
 }
 
-/// Answers one connection too many.
-pub(super) fn turn_away(mut stream: TcpStream) {
-    tokio::spawn(async move {
-        let answer = bare(ErrorCode::TooManyConnections);
-        let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
-        let _ = stream.shutdown().await;
-    });
+/// Answers a connection without HTTP on it, and ends it so that the answer arrives.
+pub(super) async fn turn_away(app: &App, mut stream: TcpStream, code: ErrorCode) {
+    let id = RequestIds::new().next();
+    let answer = app.refuse(Refusal::new(code), "", id).into_plain(id);
+    let parting = async {
+        stream.write_all(&wire(answer).await?).await?;
+        stream.shutdown().await?;
+        // Closing over unread bytes resets the connection, and the reset overtakes the answer.
+        let (mut unread, mut read) = ([0; 4096], 0);
+        while read < MAX_UNREAD {
+            match stream.read(&mut unread).await? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whether the client hears it is its own affair.
+    let _ = timeout(PARTING, parting).await;
 }
 
-/// A whole response for a connection that has no HTTP on it.
-fn bare(code: ErrorCode) -> Vec<u8> {
-    let id = crate::ids::RequestIds::new().next();
-    let refusal = Refusal::new(code);
-    tracing::info!(request_id = %id, code = code.name(), "{}", refusal.message);
-    let status = code.status();
-    let body = refusal.plain_json(id).to_string();
-    format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {id}\r\n\
-         connection: close\r\n\r\n{body}",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default(),
+/// The bytes of a response that ends its connection.
+async fn wire(response: Response<Body>) -> io::Result<Vec<u8>> {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let mut bytes = format!(
+        "HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        head.status,
         body.len()
     )
-    .into_bytes()
+    .into_bytes();
+    for (name, value) in &head.headers {
+        bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
 }
 
 /// Serves one connection to its end.
@@ -130,9 +147,8 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
                 Verdict::Fine => {}
                 Verdict::Idle => Pin::new(&mut connection).graceful_shutdown(),
                 Verdict::SlowHeaders => {
-                    let mut stream = connection.into_parts().io.into_inner().stream;
-                    let answer = bare(ErrorCode::HeaderTimeout);
-                    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+                    let stream = connection.into_parts().io.into_inner().stream;
+                    turn_away(&front.worker.app, stream, ErrorCode::HeaderTimeout).await;
                     break;
                 }
             },

@@ -6,7 +6,8 @@ pub mod relay;
 pub(crate) mod router;
 
 use crate::app::{App, Worker};
-use connection::Slots;
+use crate::web::error::ErrorCode;
+use connection::Slot;
 use router::Front;
 use std::io;
 use std::net::SocketAddr;
@@ -16,12 +17,14 @@ use std::thread;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How often idle connections to servers are looked through.
 const REAP_EVERY: Duration = Duration::from_secs(5);
+/// Connections beyond the limit that are answered at the same time.
+const MAX_PARTINGS: usize = 256;
 /// How long to wait after an accept that failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,6 +33,8 @@ pub struct Gateway {
     app: Arc<App>,
     workers: Vec<WorkerThread>,
     stop: watch::Sender<bool>,
+    /// Places for those who are told that there is no place.
+    partings: Arc<Semaphore>,
 }
 
 struct WorkerThread {
@@ -41,7 +46,7 @@ struct WorkerThread {
 /// A connection on its way to a worker.
 struct Accepted {
     stream: std::net::TcpStream,
-    slot: connection::Slot,
+    slot: Slot,
 }
 
 impl Gateway {
@@ -65,7 +70,12 @@ impl Gateway {
                 Ok(WorkerThread { connections, thread })
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { app, workers, stop })
+        Ok(Self {
+            app,
+            workers,
+            stop,
+            partings: Arc::new(Semaphore::new(MAX_PARTINGS)),
+        })
     }
 
     /// Takes connections until `until` resolves, then lets calls and streams end within the drain timeout.
@@ -114,8 +124,15 @@ impl Gateway {
 
     /// Workers get connections in turn: calls are alike, so equal numbers are equal load.
     fn hand_over(&self, stream: TcpStream, to: usize) {
-        let Some(slot) = Slots::take(&self.app) else {
-            connection::turn_away(stream);
+        let Some(slot) = Slot::take(&self.app) else {
+            // Who comes in greater numbers than can be told so is closed without a word.
+            if let Ok(place) = Arc::clone(&self.partings).try_acquire_owned() {
+                let app = Arc::clone(&self.app);
+                tokio::spawn(async move {
+                    connection::turn_away(&app, stream, ErrorCode::TooManyConnections).await;
+                    drop(place);
+                });
+            }
             return;
         };
         let Ok(stream) = stream.into_std() else { return };

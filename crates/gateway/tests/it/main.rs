@@ -2,6 +2,7 @@
 //! provider and MCP servers. Time stands still unless a test moves it.
 
 mod by_hand;
+mod connections;
 mod debug_headers;
 mod draining;
 mod essentials;
