@@ -135,7 +135,12 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         }
         tokio::select! {
             biased;
-            _ = &mut connection => break,
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    ended_badly(&front, &error);
+                }
+                break;
+            }
             Ok(()) = stop.changed(), if !stopping => {
                 stopping = true;
                 // A first request may be on its way, or in the kernel's hands: closing now would lose it.
@@ -155,6 +160,20 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         }
     }
     drop(slot);
+}
+
+/// Counts and logs what hyper has answered, without a body, before there was a request.
+fn ended_badly(front: &Front, error: &hyper::Error) {
+    let code = if error.is_parse_too_large() {
+        ErrorCode::HeadersTooLarge
+    } else if error.is_parse() {
+        ErrorCode::MalformedRequest
+    } else {
+        return;
+    };
+    let worker = &front.worker;
+    let message = format!("{} It was answered without a body ({error}).", code.meaning());
+    worker.refuse(Refusal::because(code, message), None, worker.ids.next());
 }
 
 /// Where a connection stands between requests: when its silence or its headers began. One word, so that a

@@ -100,8 +100,11 @@ impl Gateway {
         let _ = stop.send(true);
         let threads: Vec<_> = workers.into_iter().map(|worker| worker.thread).collect();
         let joined = tokio::task::spawn_blocking(move || {
-            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or(false));
-            ended.fold(true, |all, ended| all && ended)
+            let mut ended = true;
+            for thread in threads {
+                ended &= thread.join().unwrap_or(false);
+            }
+            ended
         });
         joined.await.unwrap_or(false)
     }

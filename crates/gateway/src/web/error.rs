@@ -71,6 +71,8 @@ codes! {
         "Use one of the methods in the Allow header.";
     UnknownSession "unknown_session" 404 40404 "The Mcp-Session-Id is not one that this gateway gave to this caller for this server, or it has expired."
         "Start a new session with initialize and no Mcp-Session-Id.";
+    MalformedRequest "malformed_request" 400 40005 "What was sent is not HTTP/1.1."
+        "Speak clear-text HTTP/1.1 to the gateway.";
     HeadersTooLarge "headers_too_large" 431 43101 "The request's headers are larger than the gateway takes."
         "Send fewer or shorter headers; vestibule.limits.max_header_bytes is the limit.";
     BodyTooLarge "body_too_large" 413 41301 "The request's body is larger than the gateway takes."
@@ -270,6 +272,9 @@ pub fn reference() -> String {
          gateway's log and stands in `x-request-id`. On an MCP route the answer to a request is a JSON-RPC error\n\
          with the number below and `data.code`; elsewhere it is `{\"error\": {\"code\", \"message\", \"next_step\",\n\
          \"request_id\"}}`, and under `/mcp-rest` it is `{\"detail\": {\"error\", \"message\", \"request_id\"}}`.\n\n\
+         An exception: what cannot be read as a request is answered without a body and an id, though its line in\n\
+         the log has both code and id. Those answers are 400 (`malformed_request`), and 414 or 431\n\
+         (`headers_too_large`) for a head of more than 128 lines or more than twice `max_header_bytes`.\n\n\
          | code | HTTP | JSON-RPC | meaning | next step |\n|---|---|---|---|---|\n",
     );
     for code in ErrorCode::ALL {

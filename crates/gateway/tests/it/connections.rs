@@ -1,7 +1,7 @@
 //! Client connections that end otherwise than by a response to a request.
 
 use crate::by_hand::{Watched, code, echo_body, head, post, sent};
-use crate::harness::{Start, keyed};
+use crate::harness::{Start, keyed, logged};
 use vestibule_testkit::RawClient;
 
 const TOO_MANY: &str = r#"vestibule_refusals_total{code="too_many_connections"}"#;
@@ -46,4 +46,42 @@ async fn slow_headers_are_told_so_and_counted() {
     assert_eq!((response.status, code(&response.json())), (408, "header_timeout"));
     assert_eq!(client.read_to_close().await.expect("closed"), b"");
     assert_eq!(gateway.metric(TOO_SLOW).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_counted_and_logged_by_its_code() {
+    let server = Watched::start().await;
+    let gateway = Start::new(keyed(&server.entry("one", ""))).start().await;
+    let many: String = (0..200).map(|number| format!("X-{number}: y\r\n")).collect();
+    let (health, long) = ("/health/liveliness", "y".repeat(100_000));
+    for (bytes, status, code) in [
+        (
+            "\u{16}\u{3}\u{1} no HTTP\r\n\r\n".to_owned(),
+            400,
+            "malformed_request",
+        ),
+        (head("GET", health, "no colon\r\n"), 400, "malformed_request"),
+        (head("GET", health, &many), 431, "headers_too_large"),
+        (
+            head("GET", health, &format!("X: {long}\r\n")),
+            431,
+            "headers_too_large",
+        ),
+        (head("GET", &format!("/{long}"), ""), 414, "headers_too_large"),
+    ] {
+        let series = format!("vestibule_refusals_total{{code=\"{code}\"}}");
+        let before = gateway.metric(&series).await;
+        let mut client = RawClient::connect(gateway.address).await.expect("a connection");
+        // The gateway may close before it has read all.
+        let _ = client.write(&bytes).await;
+        if let Ok(response) = client.read_response().await {
+            assert_eq!(response.status, status, "{bytes:.60}");
+        }
+        gateway.until_metric(&series, |now| now == before + 1).await;
+    }
+    assert!(
+        logged()
+            .lines()
+            .any(|line| line.contains("request_id=") && line.contains("malformed_request"))
+    );
 }
