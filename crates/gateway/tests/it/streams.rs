@@ -1,7 +1,7 @@
 //! Event streams over their life: pieces as they come, silence, readers that stall or leave, many at once, and
 //! what a stop does to them and to calls.
 
-use crate::by_hand::{Watched, ask, echo_body, gateway_and_server, head, post, result, sent};
+use crate::by_hand::{Watched, ask, echo_body, gateway_and_server, head, post, rest, result, sent};
 use crate::harness::{Start, TestGateway, echo, keyed, logged};
 use serde_json::json;
 use std::io::{ErrorKind, Write};
@@ -34,15 +34,6 @@ async fn open(gateway: &TestGateway, server: &Watched) -> (RawClient, SseHandle,
     );
     let id = head.header("x-request-id").expect("an id").to_owned();
     (client, handle, id)
-}
-
-/// What comes until the end of the connection; whether it ends with a reset does not matter.
-async fn rest(client: &mut RawClient) -> String {
-    match client.read_to_close().await {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => String::new(),
-        Err(error) => panic!("{error}"),
-    }
 }
 
 #[tokio::test]
