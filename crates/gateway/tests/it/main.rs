@@ -7,6 +7,7 @@ mod harness;
 mod refusals;
 mod relay;
 mod rmcp_client;
+mod sessions;
 mod smuggling;
 mod streams;
 mod token_faults;
