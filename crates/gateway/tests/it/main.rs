@@ -6,6 +6,7 @@ mod essentials;
 mod harness;
 mod refusals;
 mod relay;
+mod rest;
 mod rmcp_client;
 mod sessions;
 mod smuggling;
