@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::TcpStream as StdStream;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -25,6 +25,10 @@ use tokio::time::{Instant, Sleep, interval, sleep};
 
 /// The most header lines of a request.
 const MAX_HEADERS: usize = 128;
+
+/// How long a connection without a call stays open after a stop began: its client may have sent a request that
+/// is not read yet.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// A place among the open connections; given back when dropped.
 pub(super) struct Slot(Arc<App>);
@@ -107,15 +111,19 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         .clamp(Duration::from_millis(20), Duration::from_secs(5));
     let mut look = interval(period);
     let mut stopping = *stop.borrow();
-    if stopping {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
+    let mut lingers = true;
+    let mut linger = pin!(sleep(LINGER));
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => break,
             Ok(()) = stop.changed(), if !stopping => {
                 stopping = true;
+                let wait = if phase.state() == CALL { Duration::ZERO } else { LINGER };
+                linger.as_mut().reset(Instant::now() + wait);
+            }
+            () = linger.as_mut(), if stopping && lingers => {
+                lingers = false;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             _ = look.tick() => match phase.look(limits.header_timeout, limits.keep_alive_timeout) {

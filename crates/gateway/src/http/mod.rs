@@ -34,7 +34,7 @@ pub struct Gateway {
 
 struct WorkerThread {
     connections: mpsc::UnboundedSender<Accepted>,
-    thread: thread::JoinHandle<()>,
+    thread: thread::JoinHandle<bool>,
 }
 
 /// A connection on its way to a worker.
@@ -80,17 +80,18 @@ impl Gateway {
             connections = open,
             "stopping: no new connections, those open may finish"
         );
-        let Self { workers, stop, app } = self;
+        let Self { workers, stop, .. } = self;
         let _ = stop.send(true);
         let threads: Vec<_> = workers.into_iter().map(|worker| worker.thread).collect();
         let joined = tokio::task::spawn_blocking(move || {
+            let mut whole = true;
             for thread in threads {
-                // A worker that panicked has nothing left to finish.
-                let _ = thread.join();
+                // A worker that panicked did not let its connections end.
+                whole &= thread.join().unwrap_or(false);
             }
+            whole
         });
-        let _ = joined.await;
-        app.metrics.connections.get() == 0
+        joined.await.unwrap_or(false)
     }
 
     async fn accept(&self, listener: &TcpListener) {
@@ -121,12 +122,12 @@ impl Gateway {
     }
 }
 
-/// A worker thread's whole life.
+/// A worker thread's whole life. Gives back whether all of its connections came to their end.
 async fn work(
     front: Arc<Front>,
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     mut stop: watch::Receiver<bool>,
-) {
+) -> bool {
     let mut connections = JoinSet::new();
     let mut reap = interval(REAP_EVERY);
     reap.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,12 +150,14 @@ async fn work(
         connections.spawn(connection::serve(Arc::clone(&front), stream, slot, stop.clone()));
     }
     let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(front.worker.app.limits.drain_timeout, all).await.is_err() {
+    let ended = timeout(front.worker.app.limits.drain_timeout, all).await.is_ok();
+    if !ended {
         tracing::warn!(
             connections = connections.len(),
             "the drain timeout is over; what is still open is cut"
         );
     }
+    ended
 }
 
 /// Binds the address, or says why not.

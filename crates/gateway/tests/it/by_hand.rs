@@ -85,6 +85,15 @@ pub(crate) async fn ask(gateway: &TestGateway, bytes: impl AsRef<[u8]>) -> Respo
         .expect("a response")
 }
 
+/// What comes until the end of the connection; whether it ends with a reset does not matter.
+pub(crate) async fn rest(client: &mut RawClient) -> String {
+    match client.read_to_close().await {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => String::new(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// The code of a refusal, in each of its three shapes.
 pub(crate) fn code(body: &Value) -> &str {
     [
