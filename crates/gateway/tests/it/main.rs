@@ -2,8 +2,10 @@
 //! provider and MCP servers. Time stands still unless a test moves it.
 
 mod by_hand;
+mod child;
 mod essentials;
 mod harness;
+mod program;
 mod refusals;
 mod relay;
 mod rmcp_client;
