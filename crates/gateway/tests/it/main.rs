@@ -1,6 +1,7 @@
 //! The gateway as its callers and servers see it: black box, over sockets, against the testkit's identity
 //! provider and MCP servers. Time stands still unless a test moves it.
 
+mod admission;
 mod by_hand;
 mod child;
 mod essentials;
