@@ -10,6 +10,7 @@ mod program;
 mod refusals;
 mod relay;
 mod rmcp_client;
+mod routes;
 mod token_faults;
 mod tokens;
 mod walk;

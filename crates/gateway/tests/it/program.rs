@@ -1,6 +1,7 @@
 //! The program as a person or a supervisor meets it: exit codes, what it prints, what it refuses to start, the
 //! walk with `mock` and `serve`, signals.
 
+use crate::by_hand::Nobody;
 use crate::child::{ConfigFile, Finished, Program, run};
 use crate::harness::{CLIENT_SECRET, Got, KEY, answer, echo, entry, got, keyed, machine};
 use base64::Engine;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use vestibule_testkit::{Answer, Idp, Reply, Upstream, free_addr};
+use vestibule_testkit::{Answer, Idp, Reply, Upstream};
 
 /// The configuration of the walk-through in LiteLLM's documentation.
 const WALK: &str = r#"mcp_servers:
@@ -472,7 +473,7 @@ async fn nothing_secret_is_printed_however_much_is_logged() {
     for format in ["text", "json"] {
         let (idp, upstream) = (Idp::start().await, Upstream::start().await);
         upstream.accept_if(idp.issued());
-        let refusing = Upstream::start().await;
+        let (refusing, nobody) = (Upstream::start().await, Nobody::new());
         refusing.accept_if(|_| false);
         let token = "canary-static-token-0123456789";
         let servers = [
@@ -484,7 +485,7 @@ async fn nothing_secret_is_printed_however_much_is_logged() {
                 "token_endpoint_auth_method: client_secret_basic",
             ),
             machine("refused", &refusing.url(), &idp.url(), ""),
-            machine("down", &upstream.url(), &format!("http://{}/t", free_addr()), ""),
+            machine("down", &upstream.url(), &nobody.url(), ""),
             entry(
                 "static",
                 &format!(
