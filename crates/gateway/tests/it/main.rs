@@ -11,6 +11,7 @@ mod refusals;
 mod relay;
 mod rmcp_client;
 mod routes;
+mod tls;
 mod token_faults;
 mod tokens;
 mod walk;
