@@ -247,14 +247,20 @@ fn keep_alive(headers: &http::HeaderMap) -> Duration {
     }
 }
 
-/// The innermost cause, which names what happened ("Connection refused"); for logs.
+/// The innermost cause, which names what happened ("connection refused", "invalid peer certificate: …"); for
+/// logs and messages. An I/O error that wraps another does not give it as its source, so it is looked into; one
+/// of the system's own gives its kind alone.
 pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    match innermost.downcast_ref::<io::Error>() {
-        Some(io) => io.kind().to_string(),
-        None => innermost.to_string(),
+    loop {
+        let io = innermost.downcast_ref::<io::Error>();
+        let wrapped = io
+            .and_then(io::Error::get_ref)
+            .map(|inner| inner as &(dyn Error + 'static));
+        innermost = match (wrapped.or_else(|| innermost.source()), io) {
+            (Some(inner), _) => inner,
+            (None, Some(io)) => return io.kind().to_string(),
+            (None, None) => return innermost.to_string(),
+        };
     }
 }
