@@ -115,6 +115,13 @@ impl RawClient {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Reads that many bytes, framing included.
+    pub async fn read_exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        in_time(self.reader.read_exact(&mut bytes)).await?;
+        Ok(bytes)
+    }
+
     /// Reads all there is until the other side closes.
     pub async fn read_to_close(&mut self) -> io::Result<Vec<u8>> {
         in_time(read_body(&mut self.reader, Framing::None)).await
@@ -180,7 +187,8 @@ mod tests {
         client.write(GET).await.expect("written");
         assert_eq!(client.read_head().await.expect("a head").status, 200);
         assert_eq!(client.read_until("two").await.expect("a text"), "one two");
-        assert_eq!(client.read_to_close().await.expect("the rest"), b" three");
+        assert_eq!(client.read_exactly(3).await.expect("three bytes"), b" th");
+        assert_eq!(client.read_to_close().await.expect("the rest"), b"ree");
 
         let mut client = RawClient::connect(upstream.addr()).await.expect("a connection");
         client.write(GET).await.expect("written");

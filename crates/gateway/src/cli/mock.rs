@@ -30,11 +30,15 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Ok(address) => format!("http://localhost:{}", address.port()),
             Err(error) => return fail(&format!("no address: {error}")),
         };
+        let stopped = match stopped() {
+            Ok(stopped) => stopped,
+            Err(error) => return fail(&format!("signals cannot be received: {error}")),
+        };
         say(&format!("listening on {base}"));
         say("An authorization server (/oauth/token) and an MCP server (/mcp) that takes only its tokens.");
         say("A config.yaml for `vestibule serve --config config.yaml --port 4000`:\n");
         say(&vestibule_mock::config_yaml(&base));
-        match Mock::new().serve(listener, stopped()).await {
+        match Mock::new().serve(listener, stopped).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("the mock stopped: {error}")),
         }

@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::http::{self, Gateway};
 use crate::sealing::MasterKeys;
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -106,24 +107,27 @@ pub(super) async fn serve(gateway: Gateway, listener: TcpListener) -> ExitCode {
         Ok(address) => address,
         Err(error) => return fail(&format!("no address: {error}")),
     };
+    let stopped = match stopped() {
+        Ok(stopped) => stopped,
+        Err(error) => return fail(&format!("signals cannot be received: {error}")),
+    };
     say(&format!("listening on http://{address}"));
     tracing::info!(%address, "listening");
-    if gateway.serve(listener, stopped()).await {
+    if gateway.serve(listener, stopped).await {
         tracing::info!("stopped");
     }
     ExitCode::SUCCESS
 }
 
-/// Resolves at SIGTERM or Ctrl-C.
-pub(super) async fn stopped() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// Resolves at SIGTERM or Ctrl-C. Signals count from this call on, so it comes before the line that says
+/// that all is ready.
+pub(super) fn stopped() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
         }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    })
 }

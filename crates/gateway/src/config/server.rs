@@ -78,8 +78,8 @@ impl Reader<'_> {
         let path = join("mcp_servers", &key.text);
         let errors_before = self.findings.has_errors();
         self.name(&key.text, key.at, &path);
-        self.not_yet_choices(node, &path);
-        let section = self.section(node, &path, fields::SERVER, Unknown::Error);
+        let buildable = self.without_not_yet_choices(node, &path);
+        let section = self.section(&buildable, &path, fields::SERVER, Unknown::Error);
         if let Some(alias) = section.text("alias") {
             self.name(alias, section.at("alias"), &section.path_of("alias"));
         }
@@ -88,7 +88,12 @@ impl Reader<'_> {
             self.findings
                 .error(key.at, &path, "url is missing; it is the MCP server's endpoint");
         }
-        let auth = self.auth(&section, key.at, url.as_ref());
+        // What belongs to an auth_type that cannot be read is not judged as belonging to none.
+        let auth = if section.has("auth_type") || !has_key(node, "auth_type") {
+            self.auth(&section, key.at, url.as_ref())
+        } else {
+            None
+        };
         let static_headers = self.static_headers(&section, auth.as_ref());
         let extra_headers = self.extra_headers(&section);
         let url = url?;
@@ -158,8 +163,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Choices that are known and not built get their own sentence.
-    fn not_yet_choices(&mut self, node: &Node, path: &str) {
+    /// Choices that are known and not built get their own sentence. Gives back what is left to read.
+    fn without_not_yet_choices(&mut self, node: &Node, path: &str) -> Node {
         let choices: [(&str, &[(&str, &str)]); 2] = [
             ("auth_type", fields::AUTH_TYPES_NOT_YET),
             (
@@ -170,21 +175,26 @@ impl Reader<'_> {
                 ],
             ),
         ];
-        let Value::Mapping(pairs) = &node.value else {
-            return;
+        let mut left = node.clone();
+        let Value::Mapping(pairs) = &mut left.value else {
+            return left;
         };
         for (name, known) in choices {
-            let Some((_, value)) = pairs.iter().find(|(key, _)| key.text == name) else {
-                continue;
-            };
-            let Value::Scalar { text, .. } = &value.value else {
-                continue;
-            };
-            if let Some((word, what)) = known.iter().find(|(word, _)| word == text) {
-                let message = format!("{word} is not supported yet; it belongs to {what}");
-                self.findings.error(value.at, join(path, name), message);
-            }
+            pairs.retain(|(key, value)| {
+                let found = match &value.value {
+                    Value::Scalar { text, .. } if key.text == name => {
+                        known.iter().find(|(word, _)| word == text)
+                    }
+                    _ => None,
+                };
+                if let Some((word, what)) = found {
+                    let message = format!("{word} is not supported yet; it belongs to {what}");
+                    self.findings.error(value.at, join(path, name), message);
+                }
+                found.is_none()
+            });
         }
+        left
     }
 
     fn auth(&mut self, section: &Section, at: Position, url: Option<&url::Url>) -> Option<Auth> {

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::TcpStream as StdStream;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -32,6 +32,10 @@ const MAX_HEADERS: usize = 128;
 /// How long a last answer may take, and how much of what the client still sends is read meanwhile.
 const PARTING: Duration = Duration::from_secs(1);
 const MAX_UNREAD: usize = 64 * 1024;
+/// How long a connection without a call stays open after a stop began: its client may have sent a request that
+/// is not read yet. A new one was made for a request, which is likely on its way.
+const LINGER: Duration = Duration::from_millis(100);
+const NEW_LINGER: Duration = Duration::from_secs(2);
 
 /// A place among the open connections; given back when dropped.
 pub(super) struct Slot(Arc<App>);
@@ -128,11 +132,9 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         .clamp(Duration::from_millis(20), Duration::from_secs(5));
     let mut look = interval(period);
     let mut stopping = *stop.borrow();
-    let mut silence = limits.keep_alive_timeout;
+    let mut lingers = true;
+    let mut linger = pin!(sleep(NEW_LINGER));
     loop {
-        if stopping {
-            silence = silence.min(limits.header_timeout);
-        }
         tokio::select! {
             biased;
             ended = &mut connection => {
@@ -143,12 +145,18 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
             }
             Ok(()) = stop.changed(), if !stopping => {
                 stopping = true;
-                // A first request may be on its way, or in the kernel's hands: closing now would lose it.
-                if !phase.is_new() {
-                    Pin::new(&mut connection).graceful_shutdown();
-                }
+                let wait = match phase.state() {
+                    NEW => NEW_LINGER,
+                    CALL => Duration::ZERO,
+                    _ => LINGER,
+                };
+                linger.as_mut().reset(Instant::now() + wait);
             }
-            _ = look.tick() => match phase.look(limits.header_timeout, silence) {
+            () = linger.as_mut(), if stopping && lingers => {
+                lingers = false;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            _ = look.tick() => match phase.look(limits.header_timeout, limits.keep_alive_timeout) {
                 Verdict::Fine => {}
                 Verdict::Idle => Pin::new(&mut connection).graceful_shutdown(),
                 Verdict::SlowHeaders => {
@@ -212,11 +220,6 @@ impl Phase {
 
     fn state(&self) -> u64 {
         self.word.load(Ordering::Relaxed) % 4
-    }
-
-    /// Nothing was ever read.
-    fn is_new(&self) -> bool {
-        self.state() == NEW
     }
 
     /// Bytes came in.

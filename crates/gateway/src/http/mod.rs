@@ -100,11 +100,12 @@ impl Gateway {
         let _ = stop.send(true);
         let threads: Vec<_> = workers.into_iter().map(|worker| worker.thread).collect();
         let joined = tokio::task::spawn_blocking(move || {
-            let mut ended = true;
+            let mut whole = true;
             for thread in threads {
-                ended &= thread.join().unwrap_or(false);
+                // A worker that panicked did not let its connections end.
+                whole &= thread.join().unwrap_or(false);
             }
-            ended
+            whole
         });
         joined.await.unwrap_or(false)
     }
@@ -144,7 +145,7 @@ impl Gateway {
     }
 }
 
-/// A worker thread's whole life. Gives whether every connection came to its end.
+/// A worker thread's whole life. Gives back whether all of its connections came to their end.
 async fn work(
     front: Arc<Front>,
     mut accepted: mpsc::UnboundedReceiver<Accepted>,

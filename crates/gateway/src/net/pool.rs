@@ -16,6 +16,7 @@ use rustls::ClientConfig;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::iter::successors;
 use std::pin::Pin;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -212,9 +213,14 @@ impl Connection {
 
 /// The connector gives each address of a name its share of the time, so it may say first that it is over.
 fn no_connection(error: &(dyn Error + 'static)) -> SendFault {
-    match innermost(error).downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == io::ErrorKind::TimedOut => SendFault::ConnectTimeout,
-        _ => SendFault::Unreachable(describe(error)),
+    let timed_out = |error: &(dyn Error + 'static)| {
+        let error = error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    if successors(Some(error), |error| cause(*error)).any(timed_out) {
+        SendFault::ConnectTimeout
+    } else {
+        SendFault::Unreachable(describe(error))
     }
 }
 
@@ -263,17 +269,22 @@ fn keep_alive(headers: &http::HeaderMap) -> Duration {
     }
 }
 
-fn innermost<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost
+/// An error's cause. An I/O error that wraps another does not give it as its source, so it is looked into.
+fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+        .map(|inner| inner as &(dyn Error + 'static));
+    wrapped.or_else(|| error.source())
 }
 
-/// The innermost cause, which names what happened ("Connection refused"); for logs.
+/// The innermost cause, which names what happened ("connection refused", "invalid peer certificate: …"); for
+/// logs and messages. An I/O error of the system's own gives its kind alone.
 pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
-    let innermost = innermost(error);
+    let mut innermost = error;
+    while let Some(inner) = cause(innermost) {
+        innermost = inner;
+    }
     match innermost.downcast_ref::<io::Error>() {
         Some(io) => io.kind().to_string(),
         None => innermost.to_string(),

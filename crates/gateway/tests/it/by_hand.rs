@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use vestibule_testkit::{DEADLINE, RawClient, Response, Upstream};
 
@@ -85,6 +85,15 @@ pub(crate) async fn ask(gateway: &TestGateway, bytes: impl AsRef<[u8]>) -> Respo
         .expect("a response")
 }
 
+/// What comes until the end of the connection; whether it ends with a reset does not matter.
+pub(crate) async fn rest(client: &mut RawClient) -> String {
+    match client.read_to_close().await {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => String::new(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// The code of a refusal, in each of its three shapes.
 pub(crate) fn code(body: &Value) -> &str {
     [
@@ -100,6 +109,23 @@ pub(crate) fn code(body: &Value) -> &str {
 /// An answer to request 7.
 pub(crate) fn result(text: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": text}]}})
+}
+
+/// A port that stays taken and at which nobody listens: no other test can move in.
+pub(crate) struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(any).expect("a free port");
+        Self(socket)
+    }
+
+    /// A URL there.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/mcp", self.0.local_addr().expect("an address"))
+    }
 }
 
 /// A server whose connections the test accepts and answers itself.

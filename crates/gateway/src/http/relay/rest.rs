@@ -136,12 +136,13 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
             }
             None => owner(&worker, &admission, &parts.headers, &call.name, id).await?,
         };
-        let arguments = call.arguments.as_deref().map_or("{}", RawValue::get);
-        let arguments: Value =
-            serde_json::from_str(arguments).map_err(|_| Refusal::new(ErrorCode::MissingParameter))?;
+        let mut params = json!({"name": name});
+        if call.arguments.is_none() {
+            params["arguments"] = json!({});
+        }
         let client = UpstreamClient::open(&worker, server, &admission, &parts.headers).await?;
         let result = client
-            .request("tools/call", json!({"name": name, "arguments": arguments}))
+            .request("tools/call", params, call.arguments.as_deref())
             .await;
         Ok(Reply {
             status: StatusCode::OK,
@@ -295,7 +296,7 @@ async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>
     let mut bytes = 0;
     for _ in 0..MAX_PAGES {
         let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
-        let result = client.request("tools/list", params).await?;
+        let result = client.request("tools/list", params, None).await?;
         bytes += result.get().len();
         if bytes > MAX_LIST {
             let message = format!("The tool list of the MCP server {} is too large.", server.name);

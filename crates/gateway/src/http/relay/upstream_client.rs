@@ -11,6 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -44,6 +45,24 @@ pub(super) struct UpstreamClient {
     version: HeaderValue,
     modern: bool,
     next_id: AtomicU64,
+}
+
+/// A request to the server.
+#[derive(Serialize)]
+struct Message<'m> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'m str,
+    params: Params<'m>,
+}
+
+#[derive(Serialize)]
+struct Params<'p> {
+    #[serde(flatten)]
+    known: &'p Value,
+    /// Raw, because a [`Value`] keeps no more than 64 bits of a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<&'p RawValue>,
 }
 
 /// A JSON-RPC error of the server's.
@@ -88,7 +107,7 @@ impl UpstreamClient {
 
     async fn initialize(&mut self) -> Result<(), Refusal> {
         let params = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": client_info()});
-        let (reply, session) = self.exchange("initialize", params).await?;
+        let (reply, session) = self.exchange("initialize", params, None).await?;
         match reply {
             Reply::Result(result) => {
                 let result: Value = serde_json::from_str(result.get()).unwrap_or_default();
@@ -114,9 +133,14 @@ impl UpstreamClient {
         }
     }
 
-    /// Sends a request and gives its result as it came.
-    pub(super) async fn request(&self, method: &str, params: Value) -> Result<Box<RawValue>, Refusal> {
-        match self.exchange(method, params).await?.0 {
+    /// Sends a request and gives its result as it came. `arguments` are a tool's, as the caller wrote them.
+    pub(super) async fn request(
+        &self,
+        method: &str,
+        params: Value,
+        arguments: Option<&RawValue>,
+    ) -> Result<Box<RawValue>, Refusal> {
+        match self.exchange(method, params, arguments).await?.0 {
             Reply::Result(result) => Ok(result),
             Reply::Error(error) => Err(self.refused(&error)),
         }
@@ -137,6 +161,7 @@ impl UpstreamClient {
         &self,
         method: &str,
         mut params: Value,
+        arguments: Option<&RawValue>,
     ) -> Result<(Reply, Option<HeaderValue>), Refusal> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         if self.modern {
@@ -147,7 +172,16 @@ impl UpstreamClient {
             });
         }
         let headers = self.headers(method, &params);
-        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+        let message = Message {
+            jsonrpc: "2.0",
+            id,
+            method,
+            params: Params {
+                known: &params,
+                arguments,
+            },
+        };
+        let body = serde_json::to_vec(&message).map_err(|_| Refusal::new(ErrorCode::Internal))?;
         let whole = async {
             let response = self.send(Method::POST, headers, Bytes::from(body)).await?;
             let session = response.headers().get(MCP_SESSION_ID).cloned();
