@@ -414,7 +414,7 @@ async fn a_caller_that_leaves_before_the_answer_ends_the_servers_work() {
 
 #[tokio::test]
 async fn answers_that_are_not_mcp_say_what_came() {
-    let html = || Answer::raw(404, &[("content-type", "text/html")], "<p>secret page</p>");
+    let html = || Answer::raw(400, &[("content-type", "text/html")], "<p>secret page</p>");
     let cases = [
         (Answer::Html, "upstream_not_mcp"),
         (html(), "upstream_not_mcp"),

@@ -175,7 +175,7 @@ async fn what_is_not_mcp_is_a_502_that_says_what_came_and_not_the_body() {
     };
     let cases = [
         html(200),
-        html(404),
+        html(400),
         html(500),
         html(403),
         of_type("text/plain", "plain text"),
@@ -205,6 +205,35 @@ async fn what_is_not_mcp_is_a_502_that_says_what_came_and_not_the_body() {
     );
     assert!(!response.text().contains("canary-body"));
     assert_eq!(server.requests().len(), asked + 1, "no call is repeated");
+}
+
+#[tokio::test]
+async fn statuses_that_mcp_gives_a_meaning_pass_without_their_page() {
+    let (gateway, server) = gateway_and_server().await;
+    for (method, status) in [
+        ("GET", 404),
+        ("GET", 405),
+        ("DELETE", 404),
+        ("DELETE", 405),
+        ("POST", 404),
+    ] {
+        let headers = [
+            ("Content-Type", "text/html"),
+            ("Content-Encoding", "identity"),
+            ("Allow", "POST"),
+        ];
+        server.push(Answer::raw(status, &headers, "<html>canary-body</html>"));
+        let more = format!("Content-Length: 2\r\n{}", "Content-Type: application/json\r\n");
+        let response = ask(&gateway, head(method, "/one/mcp", &more) + "{}").await;
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (status, ""),
+            "{method}"
+        );
+        assert_eq!(response.header("allow"), Some("POST"));
+        assert_eq!(response.header("content-type"), None);
+        assert_eq!(response.header("content-encoding"), None);
+    }
 }
 
 #[tokio::test]

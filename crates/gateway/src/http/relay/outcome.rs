@@ -62,6 +62,13 @@ impl Call<'_> {
             }
             // Some servers acknowledge a notification with an empty 200.
             (StatusCode::OK, Content::Untyped) if self.is_notification() => false,
+            // Statuses with a meaning of MCP's own (no such session, no such method); the page is somebody else's.
+            (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, Content::Other(_)) => {
+                let mut head = head;
+                head.headers.remove(header::CONTENT_TYPE);
+                head.headers.remove(header::CONTENT_ENCODING);
+                return Ok(self.answer(&head, Body::empty(), sealed_session, true));
+            }
             (status, content) => return Err(self.not_mcp(status, &content)),
         };
         if stream {
