@@ -125,3 +125,67 @@ async fn a_list_of_tools_ends_at_a_bound_however_small_its_pages() {
     );
     assert!(refused.body.to_string().contains("too large"), "{}", refused.body);
 }
+
+#[tokio::test]
+async fn while_a_server_is_silent_a_bare_name_is_nobodys_and_a_full_one_is_its_owners() {
+    let (server, silent) = (Watched::start().await, ByHand::start().await);
+    let servers = server.entry("one", "") + &silent.entry("two", "");
+    let gateway = Start::new(keyed(&servers) + SHORT).start().await;
+    let call = |name: &str| {
+        let call = json!({"name": name, "arguments": {"message": "x"}});
+        got(gateway.post("/mcp-rest/tools/call", &call))
+    };
+    let refused = call("echo").await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, "ambiguous_tool"),
+        "{}",
+        refused.body
+    );
+    let text = refused.body["detail"]["message"].as_str().expect("a message");
+    assert!(text.contains("two") && text.contains("server_id"), "{text}");
+    assert_eq!(call("one-echo").await.body["content"][0]["text"], "x");
+    assert_eq!(call("nothing").await.code(), "unknown_tool");
+    let asked: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| request.json()["method"].clone())
+        .collect();
+    assert_eq!(asked.iter().filter(|method| **method == "tools/call").count(), 1);
+}
+
+#[tokio::test]
+async fn the_conversation_that_found_a_tool_calls_it() {
+    let (one, two) = (Watched::start().await, Watched::start().await);
+    two.set_tools(&["other"]);
+    let gateway = TestGateway::with_servers(&(one.entry("one", "") + &two.entry("two", ""))).await;
+    let call = json!({"name": "other", "arguments": {"message": "x"}});
+    let called = got(gateway.post("/mcp-rest/tools/call", &call)).await;
+    assert_eq!(called.body["content"][0]["text"], "x", "{}", called.body);
+    assert_eq!((one.requests().len(), two.requests().len()), (3, 4));
+}
+
+#[tokio::test]
+async fn a_tool_that_is_called_like_its_server_is_found_by_its_whole_name() {
+    let server = Watched::start().await;
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    let call = |name: &str| json!({"server_id": "one", "name": name, "arguments": {}});
+    for (tools, name, called) in [
+        (&["one-echo", "echo"][..], "one-echo", "one-echo"),
+        (&["echo"], "one-echo", "echo"),
+        (&["echo"], "echo", "echo"),
+    ] {
+        server.set_tools(tools);
+        assert_eq!(
+            got(gateway.post("/mcp-rest/tools/call", &call(name)))
+                .await
+                .status,
+            200
+        );
+        let last = server.requests().last().expect("a request").json();
+        assert_eq!(
+            (&last["method"], &last["params"]["name"]),
+            (&json!("tools/call"), &json!(called))
+        );
+    }
+}

@@ -276,9 +276,16 @@ async fn servers_that_fail_are_named_and_the_others_listed() {
 
     let of_dead = list(&gateway, "?server_id=dead").await;
     assert_eq!((of_dead.status, of_dead.code()), (502, "upstream_unreachable"));
-    // A name that one living server has is called there, whoever else is down.
+    // A name that one living server has may be a dead one's too; with its server's name it is called.
     page.push_for("initialize", Answer::Html);
     let called = call(&gateway, &json!({"name": "echo", "arguments": {"message": "x"}})).await;
+    assert_eq!((called.status, called.code()), (400, "ambiguous_tool"));
+    page.push_for("initialize", Answer::Html);
+    let called = call(
+        &gateway,
+        &json!({"name": "good-echo", "arguments": {"message": "x"}}),
+    )
+    .await;
     assert_eq!(called.body["content"][0]["text"], "x", "{}", called.body);
     // A name that nobody has may be a dead server's.
     page.push_for("initialize", Answer::Html);

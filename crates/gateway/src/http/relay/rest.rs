@@ -42,7 +42,7 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
         match wanted {
             Some(wanted) => {
                 let server = find(&worker, &wanted)?;
-                let tools = tools_of(&worker, server, &admission, &parts.headers).await?;
+                let (_, tools) = tools_of(&worker, server, &admission, &parts.headers).await?;
                 Ok(listing(&described(server, tools), None, None))
             }
             None => Ok(list_all(&worker, &admission, &parts.headers, id).await),
@@ -72,7 +72,7 @@ async fn list_all(
     let mut status = StatusCode::BAD_GATEWAY;
     for (server, list) in servers.iter().zip(lists) {
         let outcome = match list {
-            Ok(list) => {
+            Ok((_, list)) => {
                 let outcome = json!({"status": "ok", "tool_count": list.len()});
                 tools.extend(described(server, list));
                 outcome
@@ -129,10 +129,12 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
         let limits = &worker.app.limits;
         let body = read_body(body, limits.max_body_bytes, limits.body_timeout).await?;
         let call = parsed(&body)?;
-        let (server, name) = match call.server_id.as_deref().filter(|wanted| !wanted.is_empty()) {
+        let (client, name) = match call.server_id.as_deref().filter(|wanted| !wanted.is_empty()) {
             Some(wanted) => {
                 let server = find(&worker, wanted)?;
-                (server, own_name(server, &call.name).to_owned())
+                let client = UpstreamClient::open(&worker, server, &admission, &parts.headers).await?;
+                let name = name_there(&worker, &client, server, &call.name).await?;
+                (client, name)
             }
             None => owner(&worker, &admission, &parts.headers, &call.name, id).await?,
         };
@@ -140,7 +142,6 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
         if call.arguments.is_none() {
             params["arguments"] = json!({});
         }
-        let client = UpstreamClient::open(&worker, server, &admission, &parts.headers).await?;
         let result = client
             .request("tools/call", params, call.arguments.as_deref())
             .await;
@@ -177,14 +178,31 @@ fn find<'w>(worker: &'w Worker, wanted: &str) -> Result<&'w Arc<Server>, Refusal
         .ok_or_else(|| Refusal::new(ErrorCode::UnknownServer))
 }
 
-/// The server that has the tool `name`, and the tool's name there. `{server}-{tool}` names the server too.
-async fn owner<'w>(
-    worker: &'w Arc<Worker>,
+/// The tool's name at the one server that was asked. `{server}-{tool}` is the tool, unless the server has a tool
+/// that is really called so.
+async fn name_there<'n>(
+    worker: &Worker,
+    client: &UpstreamClient,
+    server: &Server,
+    name: &'n str,
+) -> Result<&'n str, Refusal> {
+    let own = own_name(server, name);
+    if own == name {
+        return Ok(name);
+    }
+    let tools = in_time(worker, server, all_pages(client, server)).await?;
+    Ok(if has(&tools, name) { name } else { own })
+}
+
+/// The one server that has the tool `name`, and the tool's name there. `{server}-{tool}` names the server too.
+/// While a server is silent nobody knows whether a bare name is its tool's as well.
+async fn owner<'n>(
+    worker: &Arc<Worker>,
     admission: &Arc<Admission>,
     headers: &HeaderMap,
-    name: &str,
+    name: &'n str,
     id: RequestId,
-) -> Result<(&'w Arc<Server>, String), Refusal> {
+) -> Result<(UpstreamClient, &'n str), Refusal> {
     let servers = worker.app.registry.servers();
     let lists = join_all(
         servers
@@ -196,48 +214,52 @@ async fn owner<'w>(
     let mut failures = Vec::new();
     for (server, list) in servers.iter().zip(lists) {
         match list {
-            Ok(tools) => {
-                let has = |wanted: &str| {
-                    tools
-                        .iter()
-                        .any(|tool| tool.get("name").is_some_and(|name| name == wanted))
-                };
+            Ok((client, tools)) => {
                 let own = own_name(server, name);
-                if has(name) {
-                    owners.push((server, name.to_owned()));
-                } else if own != name && has(own) {
-                    owners.push((server, own.to_owned()));
+                if has(&tools, name) {
+                    owners.push((server, client, name));
+                } else if own != name && has(&tools, own) {
+                    owners.push((server, client, own));
                 }
             }
             Err(refusal) => failures.push((server, refusal)),
         }
     }
     let asked_for = shown(name, NAME_SHOWN);
-    let names: Vec<&str> = owners.iter().map(|(server, _)| server.name.as_str()).collect();
-    match (owners.len(), failures.len()) {
-        (1, _) => {
+    let silent = failures
+        .iter()
+        .map(|(server, refusal)| format!("{}: {}", server.name, refusal.message))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let sure = |own: &str| failures.is_empty() || own != name;
+    match &owners[..] {
+        [(_, _, own)] if sure(own) => {
             for (server, refusal) in failures {
                 worker.refuse(refusal, Some(server), id);
             }
-            owners.pop().ok_or_else(|| Refusal::new(ErrorCode::UnknownTool))
+            let owner = owners.pop().map(|(_, client, own)| (client, own));
+            owner.ok_or_else(|| Refusal::new(ErrorCode::UnknownTool))
         }
-        (0, 0) => Err(Refusal::because(
+        [(server, ..)] => {
+            let message = format!(
+                "{} has a tool named {asked_for}, and it is not known who else has: {silent}",
+                server.name
+            );
+            Err(Refusal::because(ErrorCode::AmbiguousTool, message))
+        }
+        [] if failures.is_empty() => Err(Refusal::because(
             ErrorCode::UnknownTool,
             format!("No MCP server has a tool named {asked_for}."),
         )),
-        (0, 1) if servers.len() == 1 => Err(failures.remove(0).1),
-        (0, _) => {
-            let asked: Vec<String> = failures
-                .iter()
-                .map(|(server, refusal)| format!("{}: {}", server.name, refusal.message))
-                .collect();
+        [] if servers.len() == 1 => Err(failures.remove(0).1),
+        [] => {
             let message = format!(
-                "No MCP server that answered has a tool named {asked_for}. These did not answer: {}",
-                asked.join("; ")
+                "No MCP server that answered has a tool named {asked_for}. These did not answer: {silent}"
             );
             Err(Refusal::because(ErrorCode::UnknownTool, message))
         }
-        _ => {
+        several => {
+            let names: Vec<&str> = several.iter().map(|(server, ..)| server.name.as_str()).collect();
             let message = format!(
                 "Several MCP servers have a tool named {asked_for}: {}.",
                 names.join(", ")
@@ -245,6 +267,12 @@ async fn owner<'w>(
             Err(Refusal::because(ErrorCode::AmbiguousTool, message))
         }
     }
+}
+
+fn has(tools: &[Tool], wanted: &str) -> bool {
+    tools
+        .iter()
+        .any(|tool| tool.get("name").is_some_and(|name| name == wanted))
 }
 
 /// A tool's name without the server's before it.
@@ -261,18 +289,27 @@ fn own_name<'n>(server: &Server, name: &'n str) -> &'n str {
         .unwrap_or(name)
 }
 
-/// A server's tools, within the time that a listing has.
+/// A server's tools, within the time that a listing has, and the conversation that they came from.
 async fn tools_of(
     worker: &Arc<Worker>,
     server: &Arc<Server>,
     admission: &Arc<Admission>,
     headers: &HeaderMap,
-) -> Result<Vec<Tool>, Refusal> {
-    let patience = worker.app.limits.listing_timeout;
+) -> Result<(UpstreamClient, Vec<Tool>), Refusal> {
     let listing = async {
         let client = UpstreamClient::open(worker, server, admission, headers).await?;
-        all_pages(&client, server).await
+        let tools = all_pages(&client, server).await?;
+        Ok((client, tools))
     };
+    in_time(worker, server, listing).await
+}
+
+async fn in_time<T>(
+    worker: &Worker,
+    server: &Server,
+    listing: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let patience = worker.app.limits.listing_timeout;
     timeout(patience, listing).await.unwrap_or_else(|_| {
         let message = format!(
             "The MCP server {} did not list its tools within {} s.",
