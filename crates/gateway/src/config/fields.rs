@@ -595,6 +595,11 @@ pub const LIMITS: &[Field] = &[
         "Open client connections. Default 4096. One more is answered 503 and closed.",
     ),
     yes(
+        "max_calls_per_server",
+        Kind::Count,
+        "Calls and streams under way to one server. Default half of `max_connections`, so that a server that never answers leaves room for the others. One more is answered 503.",
+    ),
+    yes(
         "max_header_bytes",
         Kind::Count,
         "A request's line and headers. Default 32768, at least 8192. More is answered 431.",

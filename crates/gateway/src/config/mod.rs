@@ -221,11 +221,15 @@ impl Reader<'_> {
             self.findings
                 .error(at, section.path_of("max_header_bytes"), "takes at least 8192");
         }
+        let max_connections = section
+            .count("max_connections")
+            .unwrap_or(default.max_connections);
         let seconds = |name, default| section.seconds(name).unwrap_or(default);
         Limits {
-            max_connections: section
-                .count("max_connections")
-                .unwrap_or(default.max_connections),
+            max_connections,
+            max_calls_per_server: section
+                .count("max_calls_per_server")
+                .unwrap_or(max_connections.div_ceil(2)),
             max_header_bytes,
             max_body_bytes: section.count("max_body_bytes").unwrap_or(default.max_body_bytes),
             header_timeout: seconds("header_timeout", default.header_timeout),

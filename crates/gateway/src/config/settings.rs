@@ -91,6 +91,7 @@ impl Auth {
 #[expect(missing_docs, reason = "the fields of `vestibule.limits`, documented there")]
 pub struct Limits {
     pub max_connections: usize,
+    pub max_calls_per_server: usize,
     pub max_header_bytes: usize,
     pub max_body_bytes: usize,
     pub header_timeout: Duration,
@@ -108,6 +109,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_calls_per_server: 2048,
             max_header_bytes: 32 * 1024,
             max_body_bytes: 4 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),

@@ -4,9 +4,12 @@ use crate::config::{Auth, ServerSettings};
 use crate::credentials::CredentialSource;
 use crate::credentials::machine::MachineTokens;
 use crate::telemetry::metrics::{Metrics, ServerMetrics};
+use crate::web::error::{ErrorCode, Refusal};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use url::Url;
@@ -45,6 +48,29 @@ pub struct Server {
     pub info: serde_json::Map<String, serde_json::Value>,
     /// Its counters.
     pub metrics: ServerMetrics,
+    calls: AtomicUsize,
+}
+
+/// A call under way; over when dropped.
+pub struct UnderWay<S: Borrow<Server>>(S);
+
+impl<S: Borrow<Server>> UnderWay<S> {
+    /// One call more.
+    pub fn begin(server: S) -> Self {
+        server.borrow().calls.fetch_add(1, Ordering::Relaxed);
+        Self(server)
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        self.0.borrow()
+    }
+}
+
+impl<S: Borrow<Server>> Drop for UnderWay<S> {
+    fn drop(&mut self) {
+        self.server().calls.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why a server cannot be used.
@@ -98,6 +124,17 @@ impl Registry {
 }
 
 impl Server {
+    /// Counts a call, unless there are `limit` under way: a server that never answers must not take every
+    /// client connection.
+    pub fn begin_call(&self, limit: usize) -> Result<UnderWay<&Self>, Refusal> {
+        let call = UnderWay::begin(self);
+        if self.calls.load(Ordering::Relaxed) > limit {
+            let message = format!("The MCP server {} has {limit} calls under way.", self.name);
+            return Err(Refusal::because(ErrorCode::TooManyCalls, message));
+        }
+        Ok(call)
+    }
+
     fn new(
         index: ServerIndex,
         settings: ServerSettings,
@@ -148,6 +185,7 @@ impl Server {
             extra_headers,
             first_byte_timeout: settings.first_byte_timeout,
             info: settings.info,
+            calls: AtomicUsize::new(0),
         })
     }
 }

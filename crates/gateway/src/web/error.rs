@@ -85,6 +85,8 @@ codes! {
         "Send it again; vestibule.limits.header_timeout is the limit.";
     TooManyConnections "too_many_connections" 503 50301 "The gateway holds as many connections as it may."
         "Try again shortly; vestibule.limits.max_connections is the limit.";
+    TooManyCalls "too_many_calls" 503 50302 "The MCP server has as many calls under way as it may."
+        "Try again shortly, and look whether the server answers; vestibule.limits.max_calls_per_server is the limit.";
     UpstreamUnreachable "upstream_unreachable" 502 50201 "The MCP server cannot be reached."
         "Check that the server runs and that its url is right in the gateway's configuration.";
     UpstreamConnectTimeout "upstream_connect_timeout" 504 50401 "The MCP server did not take a connection in time."

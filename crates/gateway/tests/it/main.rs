@@ -3,6 +3,7 @@
 
 mod admission;
 mod by_hand;
+mod calls;
 mod child;
 mod connections;
 mod debug_headers;

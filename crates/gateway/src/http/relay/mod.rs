@@ -64,6 +64,7 @@ where
         if parts.method == Method::POST {
             message = read_body(body, app.limits.max_body_bytes, app.limits.body_timeout).await?;
         }
+        let _under_way = server.begin_call(app.limits.max_calls_per_server)?;
         let call = Call {
             worker,
             server,

@@ -3,7 +3,7 @@
 
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
-use crate::registry::Server;
+use crate::registry::{Server, UnderWay};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,7 +21,7 @@ pub(super) struct RelayedBody {
     rest: UpstreamBody,
     idle: Duration,
     silence: Option<Pin<Box<Sleep>>>,
-    server: Arc<Server>,
+    call: UnderWay<Arc<Server>>,
     id: RequestId,
     under_way: Gauge,
 }
@@ -42,14 +42,14 @@ impl RelayedBody {
             rest,
             idle,
             silence: None,
-            server,
+            call: UnderWay::begin(server),
             id,
             under_way,
         }
     }
 
     fn cut(&self, error: &io::Error) {
-        tracing::warn!(request_id = %self.id, server = %self.server.name, code = "stream_cut", %error, "an answer was cut");
+        tracing::warn!(request_id = %self.id, server = %self.call.server().name, code = "stream_cut", %error, "an answer was cut");
     }
 }
 

@@ -199,6 +199,9 @@ impl UpstreamClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<UpstreamBody>, Refusal> {
+        let _under_way = self
+            .server
+            .begin_call(self.worker.app.limits.max_calls_per_server)?;
         let call = Call {
             worker: &self.worker,
             server: &self.server,
