@@ -160,8 +160,11 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
                 Verdict::Fine => {}
                 Verdict::Idle => Pin::new(&mut connection).graceful_shutdown(),
                 Verdict::SlowHeaders => {
-                    let stream = connection.into_parts().io.into_inner().stream;
-                    turn_away(&front.worker.app, stream, ErrorCode::HeaderTimeout).await;
+                    let socket = connection.into_parts().io.into_inner();
+                    // Behind half a response an answer would be read as the other half.
+                    if !socket.holds_a_write_back() {
+                        turn_away(&front.worker.app, socket.stream, ErrorCode::HeaderTimeout).await;
+                    }
                     break;
                 }
             },
@@ -266,6 +269,11 @@ struct Watched {
 }
 
 impl Watched {
+    /// The client has yet to take what was written for it.
+    fn holds_a_write_back(&self) -> bool {
+        self.stalled.is_some()
+    }
+
     /// A write that waits is given up after `patience`.
     fn or_stalled<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -323,5 +331,40 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_write_that_waits_is_known_until_it_goes_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut reader, _) = accepted.expect("a connection");
+        let mut watched = Watched {
+            stream: stream.expect("a connection"),
+            phase: Arc::new(Phase::new()),
+            patience: Duration::from_secs(60),
+            stalled: None,
+        };
+        assert!(!watched.holds_a_write_back());
+        let chunk = [0; 64 * 1024];
+        let mut written = 0;
+        // Nobody reads, so the kernel's buffers fill up.
+        while let Poll::Ready(more) =
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut watched).poll_write(cx, &chunk))).await
+        {
+            written += more.expect("writable");
+        }
+        assert!(watched.holds_a_write_back());
+        let mut taken = vec![0; written];
+        let (read, wrote) = tokio::join!(reader.read_exact(&mut taken), watched.write(&chunk));
+        assert!(read.is_ok() && wrote.is_ok());
+        assert!(!watched.holds_a_write_back());
     }
 }
