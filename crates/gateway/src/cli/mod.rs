@@ -9,6 +9,7 @@ use crate::config::{self, Loaded, Severity};
 use crate::telemetry::logs::{self, LogFormat};
 use clap::{Parser, Subcommand};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -80,7 +81,7 @@ struct ConfigFile {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let environment: HashMap<String, String> = std::env::vars().collect();
+    let environment = readable(std::env::vars_os());
     logs::init(
         cli.log_format,
         environment.get("VESTIBULE_LOG").map(String::as_str),
@@ -96,6 +97,13 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// The variables that are text; another cannot be meant for this program.
+fn readable(variables: impl Iterator<Item = (OsString, OsString)>) -> HashMap<String, String> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    variables.filter_map(text).collect()
 }
 
 /// A line on standard output. A reader that went away is no error.
@@ -142,5 +150,19 @@ fn report(path: &Path, loaded: &Loaded) {
             "passed over, being LiteLLM's other business: {}",
             loaded.passed_over.join(", ")
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn a_variable_that_is_no_text_is_passed_over() {
+        let odd = || OsString::from_vec(vec![b'a', 0xff]);
+        let variables = [("A".into(), "1".into()), ("B".into(), odd()), (odd(), "2".into())];
+        let found = readable(variables.into_iter());
+        assert_eq!(found, HashMap::from([("A".to_owned(), "1".to_owned())]));
     }
 }
