@@ -189,23 +189,19 @@ impl Refusal {
 
     /// [`Refusal::plain_json`] as a response.
     pub fn into_plain(self, id: RequestId) -> Response<Body> {
-        let body = self.plain_json(id);
-        self.into_response(&body, id)
+        let body = self.plain_json(id).to_string();
+        self.into_response(body, id)
     }
 
     /// A JSON-RPC error for the request `rpc`; without one, an error without an id.
     pub fn into_json_rpc(self, rpc: Option<&vestibule_mcp::RequestId>, id: RequestId) -> Response<Body> {
-        let mut body = json!({"jsonrpc": "2.0", "error": {
-            "code": self.code.rpc(),
-            "message": self.text(),
-            "data": self.data(id),
-        }});
-        if let Some(rpc) = rpc
-            && let Ok(raw) = serde_json::from_str(rpc.as_json())
-        {
-            body["id"] = raw;
-        }
-        self.into_response(&body, id)
+        let error = json!({"code": self.code.rpc(), "message": self.text(), "data": self.data(id)});
+        // The id goes back as it was written: a number may have more digits than any type of ours.
+        let body = match rpc {
+            Some(rpc) => format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, rpc.as_json()),
+            None => format!(r#"{{"jsonrpc":"2.0","error":{error}}}"#),
+        };
+        self.into_response(body, id)
     }
 
     /// LiteLLM's shape of `/mcp-rest` errors, with ours beside it.
@@ -215,7 +211,7 @@ impl Refusal {
             "message": self.text(),
             "request_id": id.as_str(),
         }});
-        self.into_response(&body, id)
+        self.into_response(body.to_string(), id)
     }
 
     /// For programs: the code, and what an authorization server said.
@@ -234,8 +230,8 @@ impl Refusal {
         data
     }
 
-    fn into_response(self, body: &serde_json::Value, id: RequestId) -> Response<Body> {
-        let mut response = Response::new(Body::full(Bytes::from(body.to_string())));
+    fn into_response(self, body: String, id: RequestId) -> Response<Body> {
+        let mut response = Response::new(Body::full(Bytes::from(body)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
