@@ -41,6 +41,8 @@ pub struct MachineToken {
     renew_from: Moment,
     /// It was fetched because the server refused the one before.
     after_refusal: bool,
+    /// Its life is over when it comes: it is used once and not kept.
+    once: bool,
 }
 
 impl MachineToken {
@@ -211,15 +213,25 @@ impl Slot {
     pub fn refused(&self, token: &Arc<MachineToken>) -> AfterRefusal {
         let now = self.clock.now();
         let mut state = self.state();
-        if !self.is_current(token) {
+        if !(self.is_current(token) || token.once && self.current.load().is_none()) {
             return AfterRefusal::Retry;
         }
         match state.refusals_until {
             Some(until) if now < until => return AfterRefusal::GiveUp,
-            None if token.after_refusal => {
+            // One that is used once is a fresh one every time.
+            over if token.after_refusal && (over.is_none() || token.once) => {
                 let wait = back_off(state.refusals);
                 state.refusals += 1;
                 state.refusals_until = Some(now.plus(wait));
+                if token.once {
+                    // Kept for the wait, so that a call within it asks for no other.
+                    self.current.store(Some(Arc::new(MachineToken {
+                        header: token.header.clone(),
+                        use_until: now.plus(wait),
+                        renew_from: now.plus(wait),
+                        ..**token
+                    })));
+                }
                 return AfterRefusal::GiveUp;
             }
             // The first refusal, or the wait after the last is over: a fresh token is worth a request.
@@ -311,6 +323,7 @@ impl Slot {
             use_until: now.plus(use_for),
             renew_from: now.plus(use_for.saturating_sub(lead)),
             after_refusal,
+            once: use_for.is_zero(),
         })
     }
 
@@ -319,12 +332,16 @@ impl Slot {
         let mut state = self.state();
         state.in_flight = None;
         match result {
-            Ok(token) => {
+            Ok(mut token) => {
+                // A refusal while this one was under way: it is the fresh one that was asked for.
+                token.after_refusal |= std::mem::take(&mut state.refused);
                 let token = Arc::new(token);
                 state.failed = None;
                 state.failures = 0;
-                if now < token.use_until {
-                    self.current.store(Some(Arc::clone(&token)));
+                let fresh = now < token.use_until;
+                let spent = |current: &Arc<MachineToken>| now >= current.use_until;
+                if fresh || self.current.load().as_ref().is_some_and(spent) {
+                    self.current.store(fresh.then(|| Arc::clone(&token)));
                 }
                 self.metrics.fetched(&self.server, "ok");
                 tracing::debug!(server = %self.server, "machine token fetched");

@@ -469,3 +469,63 @@ async fn the_credentials_of_a_machine_token_go_to_the_token_endpoint_alone() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_refusal_during_a_renewal_is_not_held_against_the_one_after() {
+    let (idp, upstream, _) = trio("").await;
+    let text = keyed(&machine("one", &upstream.url(), &idp.url(), ""));
+    let gateway = Start::new(text).one_worker().start().await;
+    assert!(works(&gateway).await);
+    let gate = Arc::new(Semaphore::new(0));
+    idp.push(Reply::token().behind(&gate));
+    gateway.advance(3600 - 60 - 100);
+    assert!(
+        works(&gateway).await,
+        "with the old token, while the next is under way"
+    );
+    idp.wait_for(2).await;
+    upstream.revoke(&idp.tokens()[0]);
+    let message = echo("hello");
+    let call = tokio::spawn(gateway.post("/one/mcp", &message).send());
+    upstream.wait_for(3).await;
+    // The one worker that answers these has read the refusal before.
+    for _ in 0..3 {
+        assert_eq!(gateway.metric(FETCHED).await, 1);
+    }
+    gate.add_permits(1);
+    assert_eq!(call.await.expect("joined").expect("answered").status(), 200);
+
+    // The next renewal's token is revoked before its first use: a first refusal, and so worth another.
+    gateway.advance(3600 - 60 - 100);
+    assert!(works(&gateway).await);
+    gateway.until_metric(FETCHED, |fetched| fetched == 3).await;
+    upstream.revoke(&idp.tokens()[2]);
+    assert!(works(&gateway).await);
+    assert_eq!(idp.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn tokens_that_live_for_no_time_and_are_refused_cost_one_request_a_back_off() {
+    let idp = Idp::start().await;
+    idp.set_default(Reply::expiring(0));
+    let server = Upstream::start().await;
+    server.accept("a token that nobody hands out");
+    let gateway = TestGateway::with_servers(&machine("one", &server.url(), &idp.url(), "")).await;
+    for (wait, fetched) in [(0, 2), (1, 3), (1, 3), (1, 4)] {
+        gateway.advance(wait);
+        for _ in 0..3 {
+            let (status, body) = gateway.echo("/one/mcp", "x").await;
+            assert_eq!(
+                (status, &body["error"]["data"]["code"]),
+                (502, &json!("upstream_refused_token"))
+            );
+        }
+        assert_eq!(idp.requests().len(), fetched);
+    }
+    gateway.advance(30);
+    server.accept_if(idp.issued());
+    for _ in 0..3 {
+        assert!(works(&gateway).await);
+    }
+    assert_eq!(idp.requests().len(), 7, "one a call again");
+}
