@@ -3,7 +3,7 @@
 
 use crate::admission::Gate;
 use crate::clock::Clock;
-use crate::config::{Limits, Settings};
+use crate::config::{Auth, Limits, ServerSettings, Settings};
 use crate::credentials::machine::MachineTokens;
 use crate::http::relay::session::Sessions;
 use crate::ids::{RequestId, RequestIds};
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use thiserror::Error;
 use tokio::runtime::Handle;
+use url::Url;
 
 /// The gateway's parts.
 pub struct App {
@@ -66,7 +67,7 @@ impl App {
         runtime: Handle,
         loopback: bool,
     ) -> Result<Self, BuildError> {
-        let tls = tls::client_config()?;
+        let tls = tls::client_config(!settings.servers.iter().all(in_clear))?;
         let metrics = Metrics::new();
         let client = TokenClient::new(settings.limits.token_timeout, tls.clone())?;
         let tokens = MachineTokens::new(client, clock.clone(), runtime, metrics.tokens());
@@ -94,6 +95,14 @@ impl App {
         }
         refusal
     }
+}
+
+/// Whether nothing about this server needs TLS.
+fn in_clear(server: &ServerSettings) -> bool {
+    let http = |url: &Url| url.scheme() == "http";
+    let auth = matches!(&server.auth, Auth::None | Auth::Static { .. })
+        || matches!(&server.auth, Auth::ClientCredentials { token_url, .. } if http(token_url));
+    http(&server.url) && auth
 }
 
 /// What one worker thread has for itself.

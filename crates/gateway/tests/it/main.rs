@@ -2,6 +2,7 @@
 //! provider and MCP servers. Time stands still unless a test moves it.
 
 mod admission;
+mod bare_machine;
 mod by_hand;
 mod calls;
 mod child;
