@@ -93,7 +93,7 @@ async fn a_stream_that_stays_silent_is_cut_on_both_sides_and_logged() {
     let log = logged();
     let line = log
         .lines()
-        .find(|line| line.contains("stream_cut") && line.contains(&id))
+        .find(|line| line.contains("upstream_truncated") && line.contains(&id))
         .expect("the cut is logged under the request's id");
     assert!(line.contains("one") && line.contains("silent"), "{line}");
     assert_eq!(

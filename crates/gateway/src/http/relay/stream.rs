@@ -4,6 +4,7 @@
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
 use crate::registry::{Server, UnderWay};
+use crate::web::error::ErrorCode;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
@@ -49,7 +50,7 @@ impl RelayedBody {
     }
 
     fn cut(&self, error: &io::Error) {
-        tracing::warn!(request_id = %self.id, server = %self.call.server().name, code = "stream_cut", %error, "an answer was cut");
+        tracing::warn!(request_id = %self.id, server = %self.call.server().name, code = ErrorCode::UpstreamTruncated.name(), %error, "an answer was cut");
     }
 }
 
