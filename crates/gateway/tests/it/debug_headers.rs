@@ -2,6 +2,7 @@
 
 use crate::by_hand::Watched;
 use crate::harness::{Got, KEY, TestGateway, echo, entry, got};
+use vestibule_testkit::Answer;
 
 /// `tools/call echo` with the debug headers asked for and this `Authorization`.
 async fn debugged(gateway: &TestGateway, authorization: &str) -> Got {
@@ -34,4 +35,22 @@ async fn of_a_password_nothing_is_shown() {
         let shown = answer.header("x-mcp-debug-oauth2-token");
         assert!(shown.ends_with("****"), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn a_refusal_beside_a_key_of_ours_is_about_ours() {
+    let server = Watched::start().await;
+    let more = "auth_type: api_key\nauthentication_token: configured\nextra_headers: [Authorization]";
+    let gateway = TestGateway::with_servers(&server.entry("one", more)).await;
+    let answer = debugged(&gateway, "Bearer the-callers-own").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("x-mcp-debug-auth-resolution"), "static-token");
+    for (status, code) in [(401, "upstream_refused_credential"), (403, "upstream_forbidden")] {
+        server.push(Answer::raw(status, &[], ""));
+        let answer = debugged(&gateway, "Bearer the-callers-own").await;
+        assert_eq!((answer.status, answer.code()), (502, code));
+    }
+    let seen = server.requests();
+    assert_eq!(seen[0].header("authorization"), Some("Bearer the-callers-own"));
+    assert_eq!(seen[0].header("x-api-key"), Some("configured"));
 }

@@ -123,7 +123,8 @@ impl Call<'_> {
             let response = self.send_to(target, headers).await?;
             let status = response.status();
             if !status.is_redirection() {
-                let resolution = if passed_on {
+                // Beside a credential of ours the server's 401 or 403 is about ours.
+                let resolution = if passed_on && matches!(self.server.credential, CredentialSource::None) {
                     AuthResolution::OAuth2Passthrough
                 } else {
                     self.intended()
