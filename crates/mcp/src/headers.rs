@@ -7,8 +7,6 @@ use http::HeaderName;
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// `MCP-Protocol-Version`.
 pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// `Last-Event-ID` of a client that resumes a stream.
-pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Whether a client's request header goes to the MCP server as it is. `Mcp-Session-Id` does not: it is
 /// opened first. The whole `Mcp-*` family does, known or not (`Mcp-Param-*` names are the server's own).

@@ -62,11 +62,6 @@ impl Gate {
         }
     }
 
-    /// Whether a key is asked for.
-    pub fn is_open(&self) -> bool {
-        self.master.is_none()
-    }
-
     /// Reads the key: `x-litellm-api-key` if there is one, else `Authorization`; bare or after `Bearer`.
     pub fn admit(&self, headers: &HeaderMap) -> Result<Admission, Refusal> {
         let primary = single(headers, &LITELLM_API_KEY)?;

@@ -4,7 +4,7 @@ pub mod machine;
 
 use crate::config::{Auth, ServerSettings};
 use http::{HeaderName, HeaderValue, header};
-use machine::{MachineToken, MachineTokens, TokenError};
+use machine::{MachineToken, MachineTokens};
 use std::sync::Arc;
 
 /// One header for the server.
@@ -60,6 +60,3 @@ impl From<&MachineToken> for OutboundCredential {
         }
     }
 }
-
-/// Why there is no credential.
-pub type CredentialError = TokenError;

@@ -1,6 +1,7 @@
 //! The way out: pooled connections to configured MCP servers, and the client for token endpoints. Nothing
 //! here knows what a credential is for.
 
+pub(crate) mod gather;
 pub mod pool;
 pub mod stream;
 pub mod tls;

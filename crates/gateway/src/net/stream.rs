@@ -1,8 +1,9 @@
 //! A server's response body, read from the connection that carries it, frame by frame and no faster than it
 //! is taken.
 
+use crate::net::gather::Gathered;
 use crate::net::pool::{Connection, Pool};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::future::Future;
@@ -36,31 +37,26 @@ impl UpstreamBody {
     pub async fn buffer(&mut self, limit: usize, patience: Duration) -> io::Result<(Bytes, bool)> {
         let deadline = tokio::time::sleep(patience);
         let mut deadline = std::pin::pin!(deadline);
-        let mut first: Option<Bytes> = None;
-        let mut more = BytesMut::new();
+        let mut gathered = Gathered::default();
         loop {
             let frame = std::future::poll_fn(|cx| match self.poll_data(cx) {
                 Poll::Ready(frame) => Poll::Ready(Some(frame)),
                 Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
             });
             let done = match frame.await {
-                None => break Ok((joined(first, &more), false)),
+                None => break Ok((gathered.whole(), false)),
                 Some(None) => true,
                 Some(Some(Err(error))) => return Err(error),
-                Some(Some(Ok(data))) if first.is_none() => {
-                    first = Some(data);
-                    false
-                }
                 Some(Some(Ok(data))) => {
-                    more.extend_from_slice(&data);
+                    gathered.push(data);
                     false
                 }
             };
             if done || self.is_end_stream() {
-                break Ok((joined(first, &more), true));
+                break Ok((gathered.whole(), true));
             }
-            if first.as_ref().map_or(0, Bytes::len) + more.len() > limit {
-                break Ok((joined(first, &more), false));
+            if gathered.len() > limit {
+                break Ok((gathered.whole(), false));
             }
         }
     }
@@ -89,19 +85,6 @@ impl UpstreamBody {
         self.ended = true;
         if let Some(connection) = self.connection.take() {
             self.pool.keep(connection, cx);
-        }
-    }
-}
-
-fn joined(first: Option<Bytes>, more: &[u8]) -> Bytes {
-    match first {
-        None => Bytes::new(),
-        Some(first) if more.is_empty() => first,
-        Some(first) => {
-            let mut whole = BytesMut::with_capacity(first.len() + more.len());
-            whole.extend_from_slice(&first);
-            whole.extend_from_slice(more);
-            whole.freeze()
         }
     }
 }

@@ -12,10 +12,11 @@ mod upstream_client;
 use crate::app::Worker;
 use crate::diagnosis::DebugReport;
 use crate::ids::RequestId;
+use crate::net::gather::Gathered;
 use crate::registry::Server;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use forward::Call;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -143,31 +144,16 @@ where
     }
     let reading = async {
         let mut body = pin!(body);
-        let mut first = Bytes::new();
-        let mut more = BytesMut::new();
+        let mut gathered = Gathered::default();
         while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             let frame = frame.map_err(|_| Refusal::new(ErrorCode::BodyBroken))?;
             let Ok(data) = frame.into_data() else { continue };
-            if first.len() + more.len() + data.len() > limit {
+            if gathered.len() + data.len() > limit {
                 return Err(too_large());
             }
-            if first.is_empty() {
-                first = data;
-            } else {
-                if more.is_empty() {
-                    more.reserve(first.len() + data.len());
-                }
-                more.extend_from_slice(&data);
-            }
+            gathered.push(data);
         }
-        Ok(if more.is_empty() {
-            first
-        } else {
-            let mut whole = BytesMut::with_capacity(first.len() + more.len());
-            whole.extend_from_slice(&first);
-            whole.extend_from_slice(&more);
-            whole.freeze()
-        })
+        Ok(gathered.whole())
     };
     timeout(patience, reading)
         .await
