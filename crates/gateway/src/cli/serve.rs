@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::{self, Gateway};
 use crate::sealing::MasterKeys;
+use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +15,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Descriptors beside connections: logs, runtimes, token requests.
+const OWN_FILES: u64 = 64;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -95,10 +99,29 @@ pub(super) fn start(
             "MCP sessions end with this process; set VESTIBULE_MASTER_KEY_FILE to keep them across restarts and replicas"
         );
     }
+    if let Some(allowed) = getrlimit(Resource::Nofile).current
+        && let Some(warning) = too_few_files(allowed, settings.limits.max_connections)
+    {
+        tracing::warn!("{warning}");
+    }
     let app = App::build(settings, &keys, Clock::system(), Handle::current(), loopback)
         .map_err(|error| error.to_string())?;
     let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
     Gateway::start(Arc::new(app), workers).map_err(|error| format!("the workers cannot be started: {error}"))
+}
+
+/// A call holds two descriptors, the client's connection and the server's.
+fn too_few_files(allowed: u64, max_connections: usize) -> Option<String> {
+    let wanted = u64::try_from(max_connections)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2);
+    let wanted = wanted.saturating_add(OWN_FILES);
+    (allowed < wanted).then(|| {
+        format!(
+            "vestibule.limits.max_connections is {max_connections}, which can take {wanted} file descriptors, and \
+             this process may have {allowed}: raise the limit (ulimit -n, LimitNOFILE) or lower max_connections"
+        )
+    })
 }
 
 /// Serves until a signal, and says so.
@@ -130,4 +153,17 @@ pub(super) fn stopped() -> io::Result<impl Future<Output = ()> + Send + 'static>
             _ = interrupted.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_files_below_two_a_connection_is_told() {
+        assert_eq!(too_few_files(4096 * 2 + 64, 4096), None);
+        let warning = too_few_files(1024, 4096).expect("a warning");
+        assert!(warning.contains("8256") && warning.contains("1024"), "{warning}");
+        assert!(too_few_files(u64::MAX - 1, usize::MAX).is_some());
+    }
 }

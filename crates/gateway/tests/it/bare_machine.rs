@@ -27,3 +27,16 @@ async fn without_certificates_clear_text_is_served_and_tls_refused() {
         assert!(finished.err.contains("TLS cannot be set up"), "{}", finished.err);
     }
 }
+
+#[tokio::test]
+async fn more_connections_than_file_descriptors_are_warned_of_at_the_start() {
+    let limits = "vestibule: {limits: {max_connections: 1000000000}}\nmcp_servers: {}\n";
+    let config = ConfigFile::new(limits);
+    let mut program = Program::serve(&config, &[]);
+    let line = program.logs("file descriptors").await;
+    assert!(
+        line.contains("WARN") && line.contains("max_connections"),
+        "{line}"
+    );
+    program.base().await;
+}
