@@ -353,7 +353,7 @@ mod tests {
             stalled: None,
         };
         assert!(!watched.holds_a_write_back());
-        let chunk = [0; 64 * 1024];
+        let chunk = vec![0; 64 * 1024];
         let mut written = 0;
         // Nobody reads, so the kernel's buffers fill up.
         while let Poll::Ready(more) =
