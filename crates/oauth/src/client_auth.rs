@@ -1,5 +1,5 @@
-//! How a client proves itself at a token endpoint (RFC 6749 section 2.3.1). Only the two methods that
-//! send a shared secret are here.
+//! How a client proves itself at a token endpoint (RFC 6749 section 2.3.1): with a shared secret in one of
+//! two places, or not at all. Methods with keys are not here.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,20 +13,38 @@ pub enum ClientAuthMethod {
     ClientSecretPost,
     /// Both in an `Authorization: Basic` header, form-encoded first.
     ClientSecretBasic,
+    /// A public client: `client_id` alone, in the form body.
+    None,
 }
 
 impl ClientAuthMethod {
-    /// Every method with its registered name.
-    pub const ALL: [(&'static str, Self); 2] = [
+    /// Every method with its registered name (RFC 7591 section 2).
+    pub const ALL: [(&'static str, Self); 3] = [
         ("client_secret_post", Self::ClientSecretPost),
         ("client_secret_basic", Self::ClientSecretBasic),
+        ("none", Self::None),
     ];
+
+    /// The method of a registered name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, method)| method)
+    }
+
+    /// Whether the method sends a secret. The client credentials grant needs one that does
+    /// (RFC 6749 section 4.4).
+    pub fn sends_secret(self) -> bool {
+        !matches!(self, Self::None)
+    }
 
     /// The registered name.
     pub fn name(self) -> &'static str {
         match self {
             Self::ClientSecretPost => "client_secret_post",
             Self::ClientSecretBasic => "client_secret_basic",
+            Self::None => "none",
         }
     }
 }
@@ -63,7 +81,30 @@ impl ClientSecret {
     }
 }
 
-fn form_encoded(part: &str) -> String {
+/// A client of any kind (RFC 6749 section 2.1): confidential with a secret, or public.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// `client_id`; public.
+    pub id: String,
+    /// `client_secret`, where there is one.
+    pub secret: Option<SecretString>,
+    /// How it proves itself. Without a secret it does not, whatever this says.
+    pub auth_method: ClientAuthMethod,
+}
+
+impl Client {
+    /// The identifier and the secret that a request carries; `None` for a public client and for one
+    /// registered as `none`.
+    pub fn proof(&self) -> Option<ClientSecret> {
+        let secret = self.secret.as_ref().filter(|_| self.auth_method.sends_secret())?;
+        Some(ClientSecret {
+            id: self.id.clone(),
+            secret: secret.clone(),
+        })
+    }
+}
+
+pub(crate) fn form_encoded(part: &str) -> String {
     byte_serialize(part.as_bytes()).collect()
 }
 

@@ -4,11 +4,24 @@
 pub mod challenge;
 pub mod client_auth;
 pub mod error;
+pub mod metadata;
+pub mod origin;
+pub mod pkce;
+pub mod redirect_uri;
+pub mod registration;
 pub mod token_request;
 pub mod token_response;
+pub mod token_validation;
 
-pub use challenge::BearerChallenge;
-pub use client_auth::{ClientAuthMethod, ClientSecret};
-pub use error::ErrorResponse;
-pub use token_request::{ClientCredentialsRequest, EncodedTokenRequest};
-pub use token_response::{AccessToken, Lifetime, TokenResponse, TokenResponseFault};
+pub use challenge::{BearerChallenge, UpstreamChallenge, parse_bearer};
+pub use client_auth::{Client, ClientAuthMethod, ClientSecret};
+pub use error::{ErrorResponse, OAuthError, OAuthErrorCode};
+pub use origin::{NotAnOrigin, Origin, Scheme, is_loopback_host};
+pub use pkce::CodeChallenge;
+pub use redirect_uri::{JudgedRedirectUri, RedirectRejection, RedirectRules, Trust};
+pub use registration::{
+    ClientMetadata, RegisteredClient, RegistrationFault, RegistrationRefusal, RegistrationResponse,
+};
+pub use token_request::{ClientCredentialsRequest, CodeRequest, EncodedTokenRequest, RefreshRequest};
+pub use token_response::{AccessToken, Lifetime, TokenDocument, TokenResponse, TokenResponseFault};
+pub use token_validation::{Mismatch, TokenRules};

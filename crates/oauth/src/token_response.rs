@@ -1,10 +1,12 @@
-//! The answer of a token endpoint (RFC 6749 sections 5.1 and 5.2), judged before any of it is used.
+//! The answer of a token endpoint (RFC 6749 sections 5.1 and 5.2), judged before any of it is used. What
+//! odd providers send is read for the grants that a person takes part in; a machine's grant is strict.
+
+mod document;
 
 use crate::error::ErrorResponse;
+pub use document::TokenDocument;
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
+use serde_json::Value;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -39,8 +41,18 @@ pub enum Lifetime {
 pub struct TokenResponse {
     /// `access_token`.
     pub access_token: AccessToken,
-    /// `expires_in`.
+    /// `expires_in`, for use.
     pub lifetime: Lifetime,
+    /// `expires_in` in whole seconds, for repeating; `None` when it was absent or no number.
+    pub expires_in: Option<u64>,
+    /// `token_type` as sent; `Bearer` when it was absent.
+    pub token_type: String,
+    /// `refresh_token`.
+    pub refresh_token: Option<SecretString>,
+    /// `scope` as sent.
+    pub scope: Option<String>,
+    /// The whole answer, for validation.
+    pub document: TokenDocument,
 }
 
 /// Why an answer is not usable. None of the variants carries the body.
@@ -76,19 +88,22 @@ pub enum TokenResponseFault {
     UnsupportedTokenType,
 }
 
-#[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(borrow, default)]
-    access_token: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    token_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    expires_in: Option<&'a RawValue>,
+/// How much is forgiven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    /// A JSON object with a Bearer token.
+    Strict,
+    /// Also a form-encoded body, Slack's token types, and its token within `authed_user`.
+    Tolerant,
 }
 
+/// `token_type` values that mean Bearer: the RFC's, and those of Slack for the grants of a person.
+const BEARER: &str = "Bearer";
+const LIKE_BEARER: [&str; 2] = ["user", "bot"];
+
 impl TokenResponse {
-    /// Judges an answer by its status and body; `content_type` is only repeated to the reader.
-    /// `secrets` never come back in a description.
+    /// Judges the answer to a client credentials grant by its status and body; `content_type` is only
+    /// repeated to the reader. `secrets` never come back in a description.
     ///
     /// A missing `token_type` is read as Bearer: the field is required, and left out by providers in use.
     pub fn parse(
@@ -97,57 +112,132 @@ impl TokenResponse {
         body: &[u8],
         secrets: &[&str],
     ) -> Result<Self, TokenResponseFault> {
-        if (300..400).contains(&status) {
-            return Err(TokenResponseFault::Redirect(status));
-        }
-        if let Some(refusal) = ErrorResponse::parse(body, secrets) {
-            return Err(TokenResponseFault::Refused(refusal));
-        }
-        let content_type = media_type(content_type);
-        if !(200..300).contains(&status) {
-            return Err(TokenResponseFault::Status { status, content_type });
-        }
-        let wire: Wire<'_> = serde_json::from_slice(body)
-            .map_err(|_| TokenResponseFault::NotATokenResponse { status, content_type })?;
-        if wire
-            .token_type
-            .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
-        {
-            return Err(TokenResponseFault::UnsupportedTokenType);
-        }
-        let token = wire.access_token.unwrap_or_default();
-        if token.is_empty()
-            || token.len() > ACCESS_TOKEN_LIMIT
-            || !token.bytes().all(|b| b.is_ascii_graphic())
-        {
-            return Err(TokenResponseFault::UnusableToken);
-        }
-        Ok(Self {
-            access_token: AccessToken(token.into_owned().into()),
-            lifetime: lifetime(wire.expires_in.map(RawValue::get)),
-        })
+        judge(status, content_type, body, secrets, Manners::Strict)
     }
+
+    /// Judges the answer to a code's exchange or a refresh like [`TokenResponse::parse`]. Beyond that the
+    /// body may be form-encoded (GitHub's default), `token_type` may be `user` or `bot`, and where there is
+    /// no `access_token` the one within `authed_user` counts, with what stands beside it (Slack).
+    pub fn parse_interactive(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+        secrets: &[&str],
+    ) -> Result<Self, TokenResponseFault> {
+        judge(status, content_type, body, secrets, Manners::Tolerant)
+    }
+}
+
+fn judge(
+    status: u16,
+    content_type: Option<&str>,
+    body: &[u8],
+    secrets: &[&str],
+    manners: Manners,
+) -> Result<TokenResponse, TokenResponseFault> {
+    if (300..400).contains(&status) {
+        return Err(TokenResponseFault::Redirect(status));
+    }
+    let content_type = media_type(content_type);
+    let form = manners == Manners::Tolerant && content_type == "application/x-www-form-urlencoded";
+    let document = TokenDocument::from_json(body).or_else(|| TokenDocument::from_form(body).filter(|_| form));
+    let field = |name| {
+        document
+            .as_ref()
+            .and_then(|document| document.value().get(name)?.as_str())
+    };
+    let refusal = match field("error") {
+        Some(error) => ErrorResponse::from_fields(error, field("error_description"), secrets),
+        None => ErrorResponse::parse(body, secrets),
+    };
+    if let Some(refusal) = refusal
+        && !(manners == Manners::Tolerant && status >= 500 && !is_registered(&refusal.error))
+    {
+        return Err(TokenResponseFault::Refused(refusal));
+    }
+    if !(200..300).contains(&status) {
+        return Err(TokenResponseFault::Status { status, content_type });
+    }
+    let Some(document) = document else {
+        return Err(TokenResponseFault::NotATokenResponse { status, content_type });
+    };
+    let fields = match manners {
+        Manners::Strict => document.value(),
+        Manners::Tolerant => document.around_the_token(),
+    };
+    let token_type = text(fields, "token_type").unwrap_or(BEARER);
+    let like_bearer = manners == Manners::Tolerant && LIKE_BEARER.contains(&token_type);
+    if !(token_type.eq_ignore_ascii_case(BEARER) || like_bearer)
+        || fields
+            .get("token_type")
+            .is_some_and(|kind| !kind.is_string() && !kind.is_null())
+    {
+        return Err(TokenResponseFault::UnsupportedTokenType);
+    }
+    let token = text(fields, "access_token").filter(|token| is_token(token));
+    let token = token.ok_or(TokenResponseFault::UnusableToken)?;
+    let refresh_token = text(fields, "refresh_token").filter(|token| is_token(token));
+    let seconds = fields.get("expires_in").and_then(seconds);
+    Ok(TokenResponse {
+        access_token: AccessToken(token.into()),
+        lifetime: seconds.map_or(Lifetime::Unknown, |s| Lifetime::Known(s.min(LIFETIME_LIMIT))),
+        expires_in: seconds.map(|s| s.as_secs()),
+        token_type: token_type.to_owned(),
+        refresh_token: refresh_token.map(SecretString::from),
+        scope: text(fields, "scope")
+            .filter(|scope| is_printable(scope))
+            .map(str::to_owned),
+        document,
+    })
+}
+
+/// A failing server's own code says nothing about the grant; the RFC's do whatever the status (RFC 6749 section 5.2
+/// and 4.1.2.1, RFC 8707 section 2).
+fn is_registered(error: &str) -> bool {
+    matches!(
+        error,
+        "invalid_request"
+            | "invalid_client"
+            | "invalid_grant"
+            | "unauthorized_client"
+            | "unsupported_grant_type"
+            | "invalid_scope"
+            | "invalid_target"
+            | "access_denied"
+            | "server_error"
+            | "temporarily_unavailable"
+            | "slow_down"
+    )
+}
+
+fn text<'a>(fields: &'a Value, name: &str) -> Option<&'a str> {
+    fields.get(name)?.as_str()
+}
+
+/// `1*VCHAR`, not longer than [`ACCESS_TOKEN_LIMIT`].
+fn is_token(token: &str) -> bool {
+    (1..=ACCESS_TOKEN_LIMIT).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn is_printable(scope: &str) -> bool {
+    (1..=ACCESS_TOKEN_LIMIT).contains(&scope.len()) && scope.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
 /// Reads `expires_in`: a JSON number, or text that is one. A fraction counts down, what is negative is
-/// past, what is huge is cut to [`LIFETIME_LIMIT`].
-fn lifetime(raw: Option<&str>) -> Lifetime {
-    let Some(raw) = raw else { return Lifetime::Unknown };
-    let seconds: Option<f64> = match serde_json::from_str::<Cow<'_, str>>(raw) {
-        Ok(text) => text.trim().parse().ok(),
-        Err(_) => raw.parse().ok(),
+/// past, what is huge is cut.
+fn seconds(value: &Value) -> Option<Duration> {
+    /// Some thousand years; more is not a lifetime but a mistake.
+    const MOST: f64 = 1e11;
+    let seconds: f64 = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
     };
-    match seconds {
-        Some(s) if s.is_nan() => Lifetime::Unknown,
-        Some(s) => Lifetime::Known(Duration::from_secs_f64(
-            s.floor().clamp(0.0, LIFETIME_LIMIT.as_secs_f64()),
-        )),
-        None => Lifetime::Unknown,
-    }
+    (!seconds.is_nan()).then(|| Duration::from_secs_f64(seconds.floor().clamp(0.0, MOST)))
 }
 
 /// The media type alone, shortened, or "no content type".
-fn media_type(content_type: Option<&str>) -> String {
+pub(crate) fn media_type(content_type: Option<&str>) -> String {
     let name = content_type
         .and_then(|value| value.split(';').next())
         .map(str::trim)
@@ -161,163 +251,4 @@ fn media_type(content_type: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use secrecy::ExposeSecret;
-
-    fn parse(status: u16, body: &str) -> Result<TokenResponse, TokenResponseFault> {
-        TokenResponse::parse(
-            status,
-            Some("application/json; charset=utf-8"),
-            body.as_bytes(),
-            &["the-secret"],
-        )
-    }
-
-    fn lifetime_of(expires_in: &str) -> Lifetime {
-        parse(
-            200,
-            &format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{expires_in}}}"#),
-        )
-        .expect("usable")
-        .lifetime
-    }
-
-    #[test]
-    fn expires_in_in_every_shape() {
-        let known = |s| Lifetime::Known(Duration::from_secs(s));
-        for (text, expected) in [
-            ("3600", known(3600)),
-            ("3599.9", known(3599)),
-            ("\"3600\"", known(3600)),
-            ("\" 60 \"", known(60)),
-            ("0", known(0)),
-            ("-5", known(0)),
-            ("\"-5\"", known(0)),
-            ("1e99", Lifetime::Known(LIFETIME_LIMIT)),
-            ("99999999999999999999999", Lifetime::Known(LIFETIME_LIMIT)),
-            ("\"inf\"", Lifetime::Known(LIFETIME_LIMIT)),
-            ("\"NaN\"", Lifetime::Unknown),
-            ("\"soon\"", Lifetime::Unknown),
-            ("null", Lifetime::Unknown),
-            ("true", Lifetime::Unknown),
-            ("{}", Lifetime::Unknown),
-            ("[3600]", Lifetime::Unknown),
-        ] {
-            assert_eq!(lifetime_of(text), expected, "{text}");
-        }
-        assert_eq!(
-            parse(200, r#"{"access_token":"t"}"#).expect("usable").lifetime,
-            Lifetime::Unknown
-        );
-    }
-
-    #[test]
-    fn a_good_answer() {
-        let got = parse(
-            200,
-            r#"{"access_token":"abc","token_type":"bearer","expires_in":60,"x":[1]}"#,
-        );
-        assert_eq!(got.expect("usable").access_token.secret().expose_secret(), "abc");
-    }
-
-    #[test]
-    fn unusable_answers() {
-        use TokenResponseFault as Fault;
-        let json = || "application/json".to_owned();
-        let long = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(ACCESS_TOKEN_LIMIT + 1));
-        let cases = [
-            (302, r#"{"access_token":"t"}"#, Fault::Redirect(302)),
-            (
-                500,
-                "<html>",
-                Fault::Status {
-                    status: 500,
-                    content_type: json(),
-                },
-            ),
-            (
-                401,
-                "{}",
-                Fault::Status {
-                    status: 401,
-                    content_type: json(),
-                },
-            ),
-            (
-                200,
-                "<html>",
-                Fault::NotATokenResponse {
-                    status: 200,
-                    content_type: json(),
-                },
-            ),
-            (
-                200,
-                r#"[{"access_token":"t"}]"#,
-                Fault::NotATokenResponse {
-                    status: 200,
-                    content_type: json(),
-                },
-            ),
-            (
-                200,
-                r#"{"access_token":"a","access_token":"b"}"#,
-                Fault::NotATokenResponse {
-                    status: 200,
-                    content_type: json(),
-                },
-            ),
-            (200, "{}", Fault::UnusableToken),
-            (200, r#"{"access_token":""}"#, Fault::UnusableToken),
-            (200, r#"{"access_token":"a b"}"#, Fault::UnusableToken),
-            (200, r#"{"access_token":"a\r\nX: y"}"#, Fault::UnusableToken),
-            (200, long.as_str(), Fault::UnusableToken),
-            (
-                200,
-                r#"{"access_token":"a","token_type":"DPoP"}"#,
-                Fault::UnsupportedTokenType,
-            ),
-        ];
-        for (status, body, expected) in cases {
-            assert_eq!(parse(status, body).expect_err(body), expected);
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_read_whatever_the_status() {
-        for status in [200, 400, 401, 503] {
-            let fault = parse(
-                status,
-                r#"{"error":"invalid_client","error_description":"unknown client"}"#,
-            );
-            assert_eq!(
-                fault.expect_err("refused").to_string(),
-                "the authorization server refused: invalid_client (unknown client)"
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_body_makes_it_panic_or_leak(status in 100u16..600, body in any::<Vec<u8>>()) {
-            let mut with_secret = body.clone();
-            with_secret.extend_from_slice(b"the-secret");
-            for body in [body, with_secret] {
-                if let Err(fault) = TokenResponse::parse(status, None, &body, &["the-secret"]) {
-                    let shown = format!("{fault} {fault:?}");
-                    prop_assert!(!shown.contains("the-secret"));
-                }
-            }
-        }
-
-        #[test]
-        fn every_accepted_token_fits_a_header(token in "\\PC*") {
-            let body = serde_json::json!({"access_token": token}).to_string();
-            if let Ok(parsed) = TokenResponse::parse(200, None, body.as_bytes(), &[]) {
-                prop_assert!(parsed.access_token.secret().expose_secret().bytes().all(|b| (0x21..0x7f).contains(&b)));
-            }
-        }
-    }
-}
+mod tests;
