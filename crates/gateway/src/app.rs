@@ -5,22 +5,28 @@ use crate::admission::Gate;
 use crate::clock::Clock;
 use crate::config::{Auth, Limits, ServerSettings, Settings};
 use crate::credentials::machine::MachineTokens;
+use crate::credentials::person::Persons;
 use crate::http::relay::session::Sessions;
 use crate::ids::{RequestId, RequestIds};
+use crate::issuer::Issuer;
+use crate::issuer::registrations::Registrations;
+use crate::issuer::upstream::{Discovery, Patience};
+use crate::net::guarded::Guarded;
 use crate::net::pool::Pool;
 use crate::net::tls;
 use crate::net::token_endpoint::TokenClient;
 use crate::registry::{Registry, Server, UnusableUrl};
-use crate::sealing::MasterKeys;
 use crate::telemetry::metrics::Metrics;
 use crate::web::error::Refusal;
 use crate::web::guard::Guard;
+use crate::web::origin::PublicOrigin;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use url::Url;
+use vestibule_store::{MasterKeys, Store};
 
 /// The gateway's parts.
 pub struct App {
@@ -34,6 +40,12 @@ pub struct App {
     pub guard: Guard,
     /// The servers.
     pub registry: Registry,
+    /// Whether the master key is one person's.
+    pub master_key_is_a_persons: bool,
+    /// By what name the gateway is called.
+    pub origin: PublicOrigin,
+    /// What people's sign-ins need; nothing where no server has them.
+    pub people: Option<People>,
     /// Seals session ids.
     pub sessions: Sessions,
     /// Counters.
@@ -42,6 +54,14 @@ pub struct App {
     pub tls: ClientConfig,
     /// Set when no new work is wanted; readiness says so.
     pub draining: AtomicBool,
+}
+
+/// Sign-ins of people, and what came of them.
+pub struct People {
+    /// We as authorization server toward clients.
+    pub issuer: Issuer,
+    /// Their tokens.
+    pub persons: Persons,
 }
 
 /// Why there is no gateway.
@@ -59,16 +79,56 @@ pub enum BuildError {
 }
 
 impl App {
-    /// Makes the parts. Token requests run on `runtime`; `loopback` says where the gateway will listen.
+    /// Makes the parts. Token requests run on `runtime`; `loopback` says where the gateway will listen. A `store`
+    /// is there when a server has people sign in.
     pub fn build(
         settings: Settings,
         keys: &MasterKeys,
         clock: Clock,
         runtime: Handle,
         loopback: bool,
+        store: Option<Arc<Store>>,
     ) -> Result<Self, BuildError> {
         let tls = tls::client_config(!settings.servers.iter().all(in_clear))?;
         let metrics = Metrics::new();
+        let people = match store {
+            None => None,
+            Some(store) => {
+                let guarded = Guarded::new(settings.limits.token_timeout, &tls)?;
+                let discovery = Discovery::new(
+                    guarded.clone(),
+                    clock.clone(),
+                    runtime.clone(),
+                    Patience::default(),
+                );
+                let discovery = Arc::new(discovery);
+                let registrations = Registrations::new(
+                    Arc::clone(&store),
+                    guarded.clone(),
+                    clock.clone(),
+                    runtime.clone(),
+                );
+                Some(People {
+                    issuer: Issuer::new(
+                        keys,
+                        settings.redirects,
+                        Arc::clone(&discovery),
+                        registrations.clone(),
+                        Arc::clone(&store),
+                        runtime.clone(),
+                    ),
+                    persons: Persons::new(
+                        store,
+                        guarded,
+                        discovery,
+                        registrations,
+                        clock.clone(),
+                        runtime.clone(),
+                        settings.limits.token_timeout,
+                    ),
+                })
+            }
+        };
         let client = TokenClient::new(settings.limits.token_timeout, tls.clone())?;
         let tokens = MachineTokens::new(client, clock.clone(), runtime, metrics.tokens());
         Ok(Self {
@@ -76,6 +136,9 @@ impl App {
             gate: Gate::new(settings.master_key),
             guard: Guard::new(settings.access, loopback),
             registry: Registry::new(settings.servers, &tokens, &metrics)?,
+            master_key_is_a_persons: settings.keep_tokens_for_master_key,
+            origin: PublicOrigin::new(settings.origin),
+            people,
             sessions: Sessions::new(keys),
             limits: settings.limits,
             metrics,

@@ -57,13 +57,18 @@ impl Clock {
     }
 
     /// Seconds since 1970, for what outlives the process.
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     pub fn unix_seconds(&self) -> u64 {
+        self.unix_milliseconds() / 1000
+    }
+
+    /// Milliseconds since 1970, for leases between processes.
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    pub fn unix_milliseconds(&self) -> u64 {
         match self {
             Self::System { .. } => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-            Self::Manual(counter) => 1_000_000_000 + counter.load(Ordering::SeqCst) / 1000,
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            Self::Manual(counter) => 1_000_000_000_000 + counter.load(Ordering::SeqCst),
         }
     }
 }

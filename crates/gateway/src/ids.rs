@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand;
 use http::HeaderValue;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A source of request ids; every worker has its own.
@@ -42,6 +42,20 @@ impl RequestIds {
         }
         RequestId(text)
     }
+}
+
+/// 32 random hex digits: a name that nobody else has or guesses.
+///
+/// # Panics
+/// When the system gives no random bytes.
+#[expect(clippy::expect_used, reason = "without randomness there is no sealing either")]
+pub fn random_hex() -> String {
+    let mut bytes = [0_u8; 16];
+    rand::fill(&mut bytes).expect("the system gives random bytes");
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 impl Default for RequestIds {

@@ -25,7 +25,9 @@ pub struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// Reads one message. `None` when the bytes are not one JSON-RPC object.
     pub fn parse(message: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(message).ok()
+        // A derived reader takes a list as well, member by member.
+        let is_object = message.trim_ascii_start().first() == Some(&b'{');
+        serde_json::from_slice(message).ok().filter(|_| is_object)
     }
 }
 
@@ -86,6 +88,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
             r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+            r#" [1, "ping"]"#,
             "not json",
             "",
         ] {

@@ -11,6 +11,9 @@ use vestibule_oauth::BearerChallenge;
 /// The header that keeps `Authorization` free. It counts first.
 pub const LITELLM_API_KEY: HeaderName = HeaderName::from_static("x-litellm-api-key");
 
+const NOT_THE_KEY: &str = "The Authorization header does not hold the gateway key: send the key in x-litellm-api-key, \
+                           so that Authorization stays free for the server's own token.";
+
 /// Who a caller is. Sealed session ids are bound to [`Principal::id`], not to the bytes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Principal {
@@ -82,7 +85,13 @@ impl Gate {
                 principal: Principal::Master,
                 presented,
             }),
-            Err(_) => Err(challenge(ErrorCode::WrongKey, Some("invalid_token"))),
+            Err(_) if primary.is_some() => Err(challenge(ErrorCode::WrongKey, Some("invalid_token"))),
+            // It may be a token for the server, of a client that forgot the key: told `invalid_token`, such a client
+            // would sign in again without end.
+            Err(_) => Err(Refusal {
+                message: NOT_THE_KEY.into(),
+                ..challenge(ErrorCode::WrongKey, None)
+            }),
         }
     }
 
@@ -216,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_challenge_names_an_error_only_when_there_was_a_key() {
+    fn the_challenge_names_an_error_only_when_a_key_was_meant() {
         let gate = Gate::new(Some("sk-1234567890".into()));
         let challenge = |pairs: &[(&str, &str)]| {
             let refusal = gate.admit(&headers(pairs)).expect_err("refused");
@@ -230,6 +239,26 @@ mod tests {
             wrong.as_deref(),
             Some(r#"Bearer realm="vestibule", error="invalid_token""#)
         );
+        // A server's token alone: nothing that a sign-in would mend.
+        for pairs in [
+            &[(AUTHORIZATION, "Bearer token")][..],
+            &[(KEY, ""), (AUTHORIZATION, "Bearer token")],
+        ] {
+            assert_eq!(
+                challenge(pairs).as_deref(),
+                Some(r#"Bearer realm="vestibule""#),
+                "{pairs:?}"
+            );
+            let refusal = gate.admit(&headers(pairs)).expect_err("refused");
+            assert_eq!(refusal.code, ErrorCode::WrongKey);
+            assert!(
+                refusal.message.contains("x-litellm-api-key"),
+                "{}",
+                refusal.message
+            );
+        }
+        let both = challenge(&[(KEY, "x"), (AUTHORIZATION, "Bearer token")]);
+        assert_eq!(both, wrong);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::{ConfigFile, load, located, say};
 use crate::config::Severity;
-use crate::sealing::MasterKeys;
 use std::collections::HashMap;
 use std::process::ExitCode;
+use vestibule_store::MasterKeys;
 
 pub(super) fn run(file: &ConfigFile, environment: &HashMap<String, String>) -> ExitCode {
     let loaded = match load(&file.config, environment) {

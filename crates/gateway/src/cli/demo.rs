@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -70,7 +71,7 @@ async fn prepare(
     let settings = loaded
         .settings
         .ok_or_else(|| format!("the demo's configuration is wrong: {:?}", loaded.findings))?;
-    let gateway = start(settings, environment, true, None)?;
+    let gateway = start(settings, environment, Path::new("demo"), true, None).await?;
     if !base.ends_with(&format!(":{}", arguments.port)) {
         say(&format!(
             "Port {} is taken; the gateway is at {base}.",

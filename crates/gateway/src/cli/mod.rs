@@ -1,7 +1,9 @@
 //! The command line: one file a command.
 
 mod check;
+pub(crate) mod database;
 mod demo;
+mod keys;
 mod mock;
 mod serve;
 
@@ -67,6 +69,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Start the demo's authorization server and MCP server alone.
     Mock(mock::Arguments),
+    /// Look at the master keys that what lasts is sealed with, and change them.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
 }
@@ -91,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Check(file) => check::run(&file, &environment),
         Command::Demo(arguments) => demo::run(&arguments, &environment),
         Command::Mock(arguments) => mock::run(&arguments),
+        Command::Keys(command) => keys::run(&command, &environment),
         Command::Schema => {
             let schema = config::reference::json_schema();
             say(&format!("{schema:#}"));

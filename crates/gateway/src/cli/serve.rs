@@ -1,20 +1,22 @@
 //! `vestibule serve`: configuration, parts, port, then calls until a signal.
 
+use super::database::database_url;
 use super::{ConfigFile, fail, load, report, say};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::{self, Gateway};
-use crate::sealing::MasterKeys;
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
+use vestibule_store::{MasterKeys, Store};
 
 /// Descriptors beside connections: logs, runtimes, token requests.
 const OWN_FILES: u64 = 64;
@@ -61,7 +63,15 @@ pub(super) fn run(arguments: &Arguments, environment: &HashMap<String, String>) 
             Ok(listener) => listener,
             Err(error) => return fail(&format!("{address} cannot be bound: {error}")),
         };
-        let gateway = match start(settings, environment, host.is_loopback(), arguments.workers) {
+        let gateway = match start(
+            settings,
+            environment,
+            &arguments.file.config,
+            host.is_loopback(),
+            arguments.workers,
+        )
+        .await
+        {
             Ok(gateway) => gateway,
             Err(line) => return fail(&line),
         };
@@ -81,22 +91,18 @@ fn host(asked: Option<IpAddr>, settings: &Settings) -> Result<IpAddr, String> {
     }
 }
 
-/// The parts and the worker threads. Token requests run on the runtime that calls this.
-pub(super) fn start(
+/// The parts and the worker threads. Token requests and the store run on the runtime that calls this. What lasts is
+/// kept beside `config`, unless the settings say otherwise.
+pub(super) async fn start(
     settings: Settings,
     environment: &HashMap<String, String>,
+    config: &Path,
     loopback: bool,
     workers: Option<usize>,
 ) -> Result<Gateway, String> {
-    let keys = MasterKeys::from_environment(environment).map_err(|fault| fault.to_string())?;
     if settings.master_key.is_none() {
         tracing::warn!(
             "no master key is configured: whoever reaches this loopback address may call every server"
-        );
-    }
-    if keys.ephemeral {
-        tracing::info!(
-            "MCP sessions end with this process; set VESTIBULE_MASTER_KEY_FILE to keep them across restarts and replicas"
         );
     }
     if let Some(allowed) = getrlimit(Resource::Nofile).current
@@ -104,10 +110,42 @@ pub(super) fn start(
     {
         tracing::warn!("{warning}");
     }
-    let app = App::build(settings, &keys, Clock::system(), Handle::current(), loopback)
-        .map_err(|error| error.to_string())?;
+    let (keys, store) = lasting(&settings, environment, config).await?;
+    let app = App::build(
+        settings,
+        &keys,
+        Clock::system(),
+        Handle::current(),
+        loopback,
+        store,
+    )
+    .map_err(|error| error.to_string())?;
     let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
     Gateway::start(Arc::new(app), workers).map_err(|error| format!("the workers cannot be started: {error}"))
+}
+
+/// The keys, and the store where something has to last: people's tokens and our registrations.
+async fn lasting(
+    settings: &Settings,
+    environment: &HashMap<String, String>,
+    config: &Path,
+) -> Result<(MasterKeys, Option<Arc<Store>>), String> {
+    if !settings.has_sign_in() {
+        let keys = MasterKeys::from_environment(environment).map_err(|fault| fault.to_string())?;
+        if keys.ephemeral {
+            tracing::info!(
+                "MCP sessions end with this process; set VESTIBULE_MASTER_KEY_FILE to keep them across restarts and replicas"
+            );
+        }
+        return Ok((keys, None));
+    }
+    let url = database_url(environment, config, settings.database_url.as_ref())?;
+    let keys = MasterKeys::load(environment, &url).map_err(|fault| fault.to_string())?;
+    tracing::info!(database = %url, keys = %keys.source(), "what people sign in for is kept");
+    let store = Store::open(&url, &keys)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok((keys, Some(Arc::new(store))))
 }
 
 /// A call holds two descriptors, the client's connection and the server's.

@@ -159,44 +159,83 @@ pub const SERVER: &[Field] = &[
     yes(
         "oauth2_flow",
         Kind::Choice(&["client_credentials", "authorization_code"]),
-        "`client_credentials` fetches a machine token. `authorization_code` is not supported yet. Left out, it is inferred: `authorization_url` present means `authorization_code`; only `token_url`, `client_id` and `client_secret` mean `client_credentials`. The inference is logged.",
+        "`client_credentials` fetches a machine token; with `authorization_code` a person signs in. Left out, it is inferred: `authorization_url` present means `authorization_code`; only `token_url`, `client_id` and `client_secret` mean `client_credentials`; anything else means `authorization_code`. The inference is logged.",
     ),
     yes(
         "client_id",
         Kind::Text,
-        "The OAuth client identifier. Required for `client_credentials`.",
+        "The OAuth client identifier. Required for `client_credentials`. Of interactive sign-in it is the one client at the authorization server that all MCP clients share; left out, each kind of client is registered there (RFC 7591).",
     ),
     yes(
         "client_secret",
         Kind::Secret,
-        "The OAuth client secret. Required for `client_credentials`.",
+        "The OAuth client secret. Required for `client_credentials`; left out beside a `client_id` of interactive sign-in, the client is public.",
     ),
     yes(
         "token_url",
         Kind::Url,
-        "The token endpoint. Required for `client_credentials`.",
+        "The token endpoint. Required for `client_credentials`; discovered for interactive sign-in when it is left out.",
     ),
     yes(
         "token_endpoint_auth_method",
         Kind::Choice(&["client_secret_post", "client_secret_basic"]),
-        "How the client proves itself at the token endpoint (RFC 6749 section 2.3.1). Default `client_secret_post`.",
+        "How the configured client proves itself at the token endpoint (RFC 6749 section 2.3.1). Default `client_secret_post`.",
     ),
     yes(
         "scopes",
         Kind::TextList,
-        "Scopes to ask for; joined with spaces into `scope`.",
+        "Scopes to ask for; joined with spaces into `scope`. In interactive sign-in they are what clients are told to ask for, and what is asked for a client that names none.",
     ),
-    yes("audience", Kind::Text, "Sent as `audience` in the token request."),
+    yes(
+        "audience",
+        Kind::Text,
+        "Sent as `audience` in the token request of `client_credentials`.",
+    ),
     yes(
         "resource",
         Kind::Text,
-        "Sent as `resource` in the token request (RFC 8707); `auto` stands for the server's url.",
+        "Sent as `resource` (RFC 8707) in the token request, and in interactive sign-in in the authorization request too; `auto` stands for the server's url.",
     ),
     yes("upstream_resource", Kind::Text, "LiteLLM's name of `resource`."),
     yes(
+        "send_resource",
+        Kind::Choice(&["auto", "always", "never"]),
+        "Whether interactive sign-in sends `resource` (RFC 8707). `auto`, the default, sends it to an authorization server that the MCP server's own metadata names, except to providers known to refuse it; a `resource` of the configuration is always sent under `auto`.",
+    ),
+    yes(
         "authorization_url",
         Kind::Url,
-        "The authorization endpoint of interactive sign-in, which is not supported yet. Accepted beside an explicit `oauth2_flow: client_credentials`, which has no use for it.",
+        "The authorization endpoint of interactive sign-in; discovered when it is left out. Accepted beside an explicit `oauth2_flow: client_credentials`, which has no use for it.",
+    ),
+    yes(
+        "registration_url",
+        Kind::Url,
+        "The dynamic client registration endpoint (RFC 7591) of interactive sign-in; discovered when it is left out. Not used beside a `client_id`.",
+    ),
+    yes(
+        "issuer",
+        Kind::Text,
+        "The authorization server's issuer identifier. Endpoints that are not configured then come from that issuer's metadata alone, which must name it exactly.",
+    ),
+    yes(
+        "require_pkce",
+        Kind::Bool,
+        "Whether a client must bring a PKCE challenge with S256. Default `true`.",
+    ),
+    yes(
+        "consent",
+        Kind::Choice(&["ask", "never"]),
+        "Whether the gateway asks a person before a client gets its code through the shared `client_id`. Default `ask`. `never` means that you vouch for every client that can be redirected to: see docs/sign-in.md for what that gives up.",
+    ),
+    yes(
+        "token_validation",
+        Kind::Any,
+        "Rules that a token response must meet: names, or paths with dots, to values. A response that breaks one is refused with 403 `token_validation_failed` and nothing is kept.",
+    ),
+    yes(
+        "token_storage_ttl_seconds",
+        Kind::Count,
+        "How long a person's stored tokens are used and kept, instead of as long as the authorization server allows.",
     ),
     yes(
         "static_headers",
@@ -217,30 +256,6 @@ pub const SERVER: &[Field] = &[
         "mcp_info",
         Kind::Any,
         "Passed on as `mcp_info` in `/mcp-rest/tools/list`.",
-    ),
-    not_yet(
-        "registration_url",
-        Kind::Url,
-        INTERACTIVE,
-        "Dynamic client registration endpoint.",
-    ),
-    not_yet(
-        "issuer",
-        Kind::Text,
-        INTERACTIVE,
-        "The authorization server's issuer.",
-    ),
-    not_yet(
-        "token_validation",
-        Kind::Any,
-        INTERACTIVE,
-        "Rules for token responses.",
-    ),
-    not_yet(
-        "token_storage_ttl_seconds",
-        Kind::Count,
-        INTERACTIVE,
-        "Lifetime of stored user tokens.",
     ),
     not_yet(
         "dcr_bridge",
@@ -435,11 +450,10 @@ pub const GENERAL: &[Field] = &[
         Kind::Secret,
         "The gateway key that callers present. `LITELLM_MASTER_KEY` is read when it is left out. Without one the gateway binds loopback addresses only and admits everybody.",
     ),
-    not_yet(
+    yes(
         "database_url",
         Kind::Secret,
-        "servers and keys kept in a database",
-        "The database.",
+        "Where people's tokens are kept: `sqlite:PATH` or `postgres://…`. The environment variable `DATABASE_URL` counts first. Left out, a SQLite file `vestibule.db` beside the configuration file.",
     ),
     only(
         "store_model_in_db",
@@ -448,18 +462,15 @@ pub const GENERAL: &[Field] = &[
         "servers and keys kept in a database",
         "Servers from the database.",
     ),
-    only(
+    yes(
         "use_x_forwarded_for",
         Kind::Bool,
-        "false",
-        NETWORK,
-        "Believes forwarded headers.",
+        "Whether `X-Forwarded-Proto`, `-Host` and `-Port` of the peers in `mcp_trusted_proxy_ranges` say what the public origin is. `PROXY_BASE_URL` counts first. Default `false`.",
     ),
-    not_yet(
+    yes(
         "mcp_trusted_proxy_ranges",
         Kind::TextList,
-        NETWORK,
-        "Peers whose forwarded headers count.",
+        "Addresses or CIDR ranges of the proxies whose forwarded headers count. Without them none do.",
     ),
     not_yet("mcp_xff_num_trusted_hops", Kind::Count, NETWORK, "Hops to trust."),
     not_yet(
@@ -571,6 +582,11 @@ pub const LITELLM: &[Field] = &[
 /// `vestibule`: settings that LiteLLM does not have and passes over.
 pub const VESTIBULE: &[Field] = &[
     yes(
+        "keep_tokens_for_master_key",
+        Kind::Bool,
+        "Whether the master key is one person's. What that person signs in for is then kept, and calls with nothing but the key use it. Default `false`: whoever shares the key would act with the tokens of whoever signed in last.",
+    ),
+    yes(
         "limits",
         Kind::Any,
         "Bounds on what clients and servers may take; see below.",
@@ -583,7 +599,7 @@ pub const VESTIBULE: &[Field] = &[
     yes(
         "allowed_origins",
         Kind::TextList,
-        "Further `Origin`s whose pages may call, beside loopback origins and that of `PROXY_BASE_URL`.",
+        "Further `Origin`s whose pages may call MCP endpoints and `/mcp-rest` and read the answers (CORS, never with cookies), beside loopback origins and that of `PROXY_BASE_URL`. What sign-in needs is open to every page.",
     ),
 ];
 

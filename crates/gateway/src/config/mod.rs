@@ -2,6 +2,8 @@
 //! turned into the program's types. Nothing here binds a port or opens a connection.
 
 pub mod fields;
+mod oauth;
+mod origin;
 pub mod problem;
 mod reader;
 pub mod reference;
@@ -13,12 +15,15 @@ mod yaml;
 mod tests;
 
 pub use problem::{Problem, Severity};
-pub use settings::{Auth, BrowserAccess, Limits, ServerSettings, Settings};
+pub use settings::{
+    Auth, BrowserAccess, Consent, Limits, OriginSettings, SendResource, ServerSettings, Settings, SignIn,
+};
 pub use yaml::Position;
 
 use problem::{Findings, nearest};
 use reader::{Reader, Section, Unknown};
 use std::collections::HashMap;
+use vestibule_oauth::origin::Origin;
 use yaml::{Node, Value};
 
 /// A judged configuration.
@@ -155,7 +160,9 @@ impl Reader<'_> {
             Unknown::Error,
         );
         let limits = self.limits(&limits);
-        let access = self.access(&own);
+        let origin = self.origin(&general);
+        let access = self.access(&own, origin.base.as_ref());
+        let redirects = self.redirects();
 
         let mut servers = Vec::new();
         for (key, node) in self.pairs(find("mcp_servers"), "mcp_servers") {
@@ -190,6 +197,10 @@ impl Reader<'_> {
             servers,
             limits,
             access,
+            origin,
+            redirects,
+            keep_tokens_for_master_key: own.bool("keep_tokens_for_master_key").unwrap_or(false),
+            database_url: general.text("database_url").map(Into::into),
         }
     }
 
@@ -244,7 +255,7 @@ impl Reader<'_> {
         }
     }
 
-    fn access(&mut self, own: &Section) -> BrowserAccess {
+    fn access(&mut self, own: &Section, base: Option<&Origin>) -> BrowserAccess {
         let mut access = BrowserAccess::default();
         for (host, at) in own.list("allowed_hosts") {
             match url::Host::parse(host) {
@@ -266,24 +277,9 @@ impl Reader<'_> {
                     .error(*at, own.path_of("allowed_origins"), "takes scheme, host and port"),
             }
         }
-        // An invalid PROXY_BASE_URL is ignored with a warning, as LiteLLM does.
-        if let Some(base) = self
-            .environment
-            .get("PROXY_BASE_URL")
-            .filter(|base| !base.is_empty())
-        {
-            match url::Url::parse(base) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => {
-                    access.hosts.extend(url.host().map(|host| host.to_string()));
-                    access.origins.push(url.origin().ascii_serialization());
-                }
-                _ => self.findings.add(
-                    Severity::Warning,
-                    None,
-                    "PROXY_BASE_URL",
-                    "is not an http or https URL and is ignored",
-                ),
-            }
+        if let Some(base) = base {
+            access.hosts.push(base.host().to_owned());
+            access.origins.push(base.to_string());
         }
         access
     }

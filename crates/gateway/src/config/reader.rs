@@ -26,7 +26,7 @@ pub(super) enum Unknown {
 /// A value of the type that its field asks for.
 pub(super) enum Read {
     Text(String),
-    Bool,
+    Bool(bool),
     Seconds(Duration),
     Count(usize),
     List(Vec<(String, Position)>),
@@ -65,6 +65,13 @@ impl Section {
     pub(super) fn url(&self, name: &str) -> Option<&Url> {
         match self.values.get(name) {
             Some((_, Read::Url(url))) => Some(url),
+            _ => None,
+        }
+    }
+
+    pub(super) fn bool(&self, name: &str) -> Option<bool> {
+        match self.values.get(name) {
+            Some((_, Read::Bool(value))) => Some(*value),
             _ => None,
         }
     }
@@ -313,7 +320,8 @@ fn scalar(kind: Kind, text: String) -> Result<Read, String> {
         }
         Kind::Url => url(&text).map(Read::Url),
         Kind::Bool => match text.as_str() {
-            "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Ok(Read::Bool),
+            "true" | "True" | "TRUE" => Ok(Read::Bool(true)),
+            "false" | "False" | "FALSE" => Ok(Read::Bool(false)),
             _ => wrong(),
         },
         Kind::Seconds => match text.parse::<f64>() {

@@ -148,9 +148,15 @@ with the one in hand. A failed request is not repeated before a back-off of 1 s,
 |---|---|
 | `LITELLM_MASTER_KEY` | the master key, when `general_settings.master_key` is left out |
 | `PROXY_BASE_URL` | the public origin; its host and origin may call a gateway that listens on a loopback address |
-| `VESTIBULE_MASTER_KEY_FILE` | a file with one base64 key of 32 bytes a line: the first seals MCP session ids, all open them. Without it a key is made at start, and sessions end with the process |
+| `DATABASE_URL` | where what lasts is kept: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/NAME`; `general_settings.database_url` when it is left out |
+| `VESTIBULE_DATA_DIR` | the directory of `vestibule.db`, when no database is named; without it that file is beside the configuration file |
+| `VESTIBULE_MASTER_KEY_FILE` | a file with one base64 key of 32 bytes a line: the first seals, all open. It is read again when it changes |
 | `VESTIBULE_MASTER_KEY` | the same keys, separated by commas, when no file is named |
+| `LITELLM_SALT_KEY` | a passphrase that a key is derived from (PBKDF2-HMAC-SHA256, 600,000 rounds), when neither is set |
 | `VESTIBULE_LOG` | what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; default `info` |
+
+Without a key a SQLite file gets one of its own: `vestibule.db.key` beside `vestibule.db`, made with it, mode 0600. Back both
+up, apart from each other. PostgreSQL is not used without a key that somebody set. `vestibule keys` shows keys and changes them.
 ";
 
 #[cfg(test)]

@@ -9,8 +9,6 @@ use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, header};
 use std::fmt::Write;
-use vestibule_oauth::token_request::{ClientCredentialsRequest, is_scope_token};
-use vestibule_oauth::{ClientAuthMethod, ClientSecret};
 
 /// Names that are paths of the gateway, so no server can have them.
 const RESERVED: &[&str] = &[
@@ -50,6 +48,13 @@ const OAUTH_FIELDS: &[&str] = &[
     "resource",
     "upstream_resource",
     "authorization_url",
+    "registration_url",
+    "issuer",
+    "send_resource",
+    "require_pkce",
+    "consent",
+    "token_validation",
+    "token_storage_ttl_seconds",
 ];
 
 /// Headers that `static_headers` and `extra_headers` cannot name: the transport's own, and the gateway's key.
@@ -222,7 +227,7 @@ impl Reader<'_> {
         }
         match auth_type {
             "none" => Some(Auth::None),
-            "oauth2" => self.client_credentials(section, at, url),
+            "oauth2" => self.oauth(section, at, url),
             auth_type => self.static_header(section, at, auth_type),
         }
     }
@@ -283,139 +288,10 @@ impl Reader<'_> {
         })
     }
 
-    /// The seed's rule: an explicit flow wins; `authorization_url` means a person signs in; `token_url`,
-    /// `client_id` and `client_secret` alone mean a machine does.
-    fn client_credentials(
-        &mut self,
-        section: &Section,
-        at: Position,
-        url: Option<&url::Url>,
-    ) -> Option<Auth> {
-        const NEEDED: [&str; 3] = ["token_url", "client_id", "client_secret"];
-        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !section.has(name)).collect();
-        match section.text("oauth2_flow") {
-            Some("client_credentials") => {
-                if !missing.is_empty() {
-                    let message = format!("oauth2_flow: client_credentials needs {}", missing.join(", "));
-                    self.findings.error(at, &section.path, message);
-                    return None;
-                }
-            }
-            Some(_) => {
-                let message = "authorization_code is not supported yet; it belongs to interactive sign-in";
-                self.findings
-                    .error(section.at("oauth2_flow"), section.path_of("oauth2_flow"), message);
-                return None;
-            }
-            None if section.has("authorization_url") => {
-                let message = "authorization_url makes this interactive sign-in, which is not supported yet; \
-                               for machine tokens set oauth2_flow: client_credentials";
-                self.findings
-                    .error(section.at("authorization_url"), &section.path, message);
-                return None;
-            }
-            None if missing.is_empty() => {
-                let message = "oauth2_flow is client_credentials: token_url, client_id and client_secret are set, \
-                               and authorization_url is not";
-                self.findings.note(at, &section.path, message);
-            }
-            None => {
-                let message = format!(
-                    "without oauth2_flow, {} left out makes this interactive sign-in, which is not supported yet; \
-                     machine tokens need token_url, client_id and client_secret",
-                    missing.join(", ")
-                );
-                self.findings.error(at, &section.path, message);
-                return None;
-            }
-        }
-        let scopes = section.list("scopes");
-        for (scope, at) in scopes {
-            if !is_scope_token(scope) {
-                let message = "a scope is one word of printable ASCII (RFC 6749 section 3.3)";
-                self.findings.error(*at, section.path_of("scopes"), message);
-            }
-        }
-        let token_url = section.url("token_url")?.clone();
-        self.clear_text(
-            &token_url,
-            "the client secret",
-            section.at("token_url"),
-            &section.path_of("token_url"),
-        );
-        if let Some(url) = url {
-            self.clear_text(
-                url,
-                "the access token",
-                section.at("url"),
-                &section.path_of("url"),
-            );
-        }
-        let auth_method = section.text("token_endpoint_auth_method").and_then(|name| {
-            ClientAuthMethod::ALL
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, method)| *method)
-        });
-        Some(Auth::ClientCredentials {
-            token_url,
-            request: ClientCredentialsRequest {
-                client: ClientSecret {
-                    id: section.text("client_id")?.to_owned(),
-                    secret: section.text("client_secret")?.into(),
-                },
-                auth_method: auth_method.unwrap_or_default(),
-                scopes: scopes.iter().map(|(scope, _)| scope.clone()).collect(),
-                audience: section.text("audience").map(str::to_owned),
-                resource: self.resource(section, url),
-            },
-        })
-    }
-
-    /// RFC 8707 section 2: an absolute URI without a fragment.
-    fn resource(&mut self, section: &Section, url: Option<&url::Url>) -> Option<String> {
-        let name = if section.has("resource") {
-            "resource"
-        } else {
-            "upstream_resource"
-        };
-        if section.has("resource") && section.has("upstream_resource") {
-            let message = "resource and upstream_resource are the same setting; keep one";
-            self.findings
-                .error(section.at(name), section.path_of("upstream_resource"), message);
-        }
-        match section.text(name)? {
-            "auto" => url.map(|url| url.as_str().to_owned()),
-            text if url::Url::parse(text).is_ok_and(|uri| uri.fragment().is_none()) => Some(text.to_owned()),
-            _ => {
-                let message = "takes auto, or an absolute URI without a fragment (RFC 8707 section 2)";
-                self.findings
-                    .error(section.at(name), section.path_of(name), message);
-                None
-            }
-        }
-    }
-
-    fn clear_text(&mut self, url: &url::Url, what: &str, at: Position, path: &str) {
-        let local = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() == "http" && !local {
-            self.findings.warn(
-                at,
-                path,
-                format!("http sends {what} over the network in clear text; use https"),
-            );
-        }
-    }
-
     fn static_headers(&mut self, section: &Section, auth: Option<&Auth>) -> Vec<(HeaderName, HeaderValue)> {
         let taken = match auth {
             Some(Auth::Static { name, .. }) => Some(name.clone()),
-            Some(Auth::ClientCredentials { .. }) => Some(header::AUTHORIZATION),
+            Some(Auth::ClientCredentials { .. } | Auth::AuthorizationCode(_)) => Some(header::AUTHORIZATION),
             _ => None,
         };
         let mut headers = Vec::new();

@@ -2,10 +2,15 @@
 //! can be half-filled; secrets do not print.
 
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use secrecy::SecretString;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+use vestibule_oauth::client_auth::Client;
+use vestibule_oauth::redirect_uri::RedirectRules;
 use vestibule_oauth::token_request::ClientCredentialsRequest;
+use vestibule_oauth::token_validation::TokenRules;
 
 /// A whole, checked configuration.
 #[derive(Debug)]
@@ -18,6 +23,22 @@ pub struct Settings {
     pub limits: Limits,
     /// Hosts and origins that may call, beside loopback.
     pub access: BrowserAccess,
+    /// The public origin.
+    pub origin: OriginSettings,
+    /// Which redirect URIs are accepted.
+    pub redirects: RedirectRules,
+    /// Whether the master key is one person's, whose tokens are kept.
+    pub keep_tokens_for_master_key: bool,
+    /// `general_settings.database_url`.
+    pub database_url: Option<SecretString>,
+}
+
+impl Settings {
+    /// Whether people sign in to a server, so that something has to last.
+    pub fn has_sign_in(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| matches!(server.auth, Auth::AuthorizationCode(_)))
+    }
 }
 
 /// Who a browser may be calling for (MCP transports, "Security Warning": DNS rebinding).
@@ -73,6 +94,64 @@ pub enum Auth {
         /// The request to it.
         request: ClientCredentialsRequest,
     },
+    /// A person's token of the authorization code grant.
+    AuthorizationCode(Arc<SignIn>),
+}
+
+/// How people sign in at a server's authorization server (RFC 6749 section 4.1).
+#[derive(Debug)]
+pub struct SignIn {
+    /// The one client that all MCP clients share there; without it each kind of client is registered.
+    pub client: Option<Client>,
+    /// Whose metadata counts; compared as text.
+    pub issuer: Option<String>,
+    /// The authorization endpoint; discovered when absent, as the two that follow.
+    pub authorization_url: Option<Url>,
+    /// The token endpoint.
+    pub token_url: Option<Url>,
+    /// The registration endpoint.
+    pub registration_url: Option<Url>,
+    /// What is asked for a client that names no scope.
+    pub scopes: Vec<String>,
+    /// `resource` (RFC 8707).
+    pub resource: SendResource,
+    /// Whether a client must bring an S256 challenge.
+    pub require_pkce: bool,
+    /// Whether a person is asked before the shared client is used for somebody.
+    pub consent: Consent,
+    /// What a token response must say.
+    pub token_rules: TokenRules,
+    /// How long stored tokens are kept, instead of as long as their own life.
+    pub storage_ttl: Option<Duration>,
+}
+
+/// When `resource` is sent to the authorization server, with the configured value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendResource {
+    /// The configured value, or the one that the server's own metadata gives; not to providers known to refuse it.
+    Auto(Option<String>),
+    /// The configured value, or the server's own, or its url.
+    Always(Option<String>),
+    /// Never.
+    Never,
+}
+
+/// Whether the gateway asks a person before a client is let in through the shared one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// Once for each client, and remembered.
+    Ask,
+    /// The operator vouches for the clients.
+    Never,
+}
+
+/// Where the public origin comes from.
+#[derive(Debug, Default, Clone)]
+pub struct OriginSettings {
+    /// `PROXY_BASE_URL`, valid.
+    pub base: Option<vestibule_oauth::origin::Origin>,
+    /// Peers whose forwarded headers count; empty when none do.
+    pub trusted_peers: Vec<IpNet>,
 }
 
 impl Auth {
@@ -81,7 +160,7 @@ impl Auth {
         match self {
             Self::None => "none",
             Self::Static { auth_type, .. } => auth_type,
-            Self::ClientCredentials { .. } => "oauth2",
+            Self::ClientCredentials { .. } | Self::AuthorizationCode(_) => "oauth2",
         }
     }
 }

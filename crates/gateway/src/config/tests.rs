@@ -142,14 +142,6 @@ fn modes_that_are_not_built_are_refused_by_name() {
             "aws_sigv4 is not supported yet; it belongs to AWS request signing",
         ),
         (
-            "auth_type: oauth2",
-            "without oauth2_flow, token_url, client_id, client_secret left out makes this interactive sign-in",
-        ),
-        (
-            "auth_type: oauth2\noauth2_flow: authorization_code",
-            "authorization_code is not supported yet",
-        ),
-        (
             "transport: stdio",
             "stdio is not supported yet; it belongs to servers run as child processes",
         ),
@@ -162,7 +154,7 @@ fn modes_that_are_not_built_are_refused_by_name() {
             "only true is supported yet",
         ),
         (
-            "token_validation: {a: b}",
+            "dcr_bridge: true",
             "not supported yet; it belongs to interactive sign-in",
         ),
     ] {
@@ -184,8 +176,11 @@ fn flow_inference() {
     assert!(with("").contains("note: mcp_servers.one: oauth2_flow is client_credentials"));
     assert!(
         with("authorization_url: http://localhost:1/a")
-            .contains("error: mcp_servers.one: authorization_url makes this interactive")
+            .contains("note: mcp_servers.one: oauth2_flow is authorization_code: authorization_url is set")
     );
+    let bare = lines(&server("auth_type: oauth2")).join("\n");
+    let expected = "note: mcp_servers.one: oauth2_flow is authorization_code: token_url, client_id, client_secret left out";
+    assert!(bare.contains(expected), "{bare}");
     assert_eq!(
         with("authorization_url: http://localhost:1/a\noauth2_flow: client_credentials"),
         ""
@@ -195,6 +190,119 @@ fn flow_inference() {
     ))
     .join("\n");
     assert!(missing.contains("needs token_url, client_secret"), "{missing}");
+}
+
+#[test]
+fn sign_in_fields() {
+    let settings = settings(&server(
+        "auth_type: oauth2\nclient_id: a\nscopes: [x, y]\nsend_resource: always\nrequire_pkce: false\n\
+         consent: never\ntoken_validation: {team.id: T1}\ntoken_storage_ttl_seconds: 60\nissuer: https://as/",
+    ));
+    let Auth::AuthorizationCode(sign_in) = &settings.servers[0].auth else {
+        panic!("sign-in")
+    };
+    let client = sign_in.client.as_ref().expect("a client");
+    assert_eq!(client.auth_method, vestibule_oauth::ClientAuthMethod::None);
+    assert_eq!(sign_in.scopes, ["x", "y"]);
+    assert_eq!(sign_in.resource, SendResource::Always(None));
+    assert_eq!(sign_in.consent, Consent::Never);
+    assert_eq!(sign_in.issuer.as_deref(), Some("https://as/"));
+    assert!(!sign_in.require_pkce && !sign_in.token_rules.is_empty());
+    assert_eq!(sign_in.storage_ttl, Some(std::time::Duration::from_secs(60)));
+    for (fields, expected) in [
+        (
+            "client_secret: s",
+            "client_secret: has no effect without client_id",
+        ),
+        ("consent: never", "consent: has no effect without client_id"),
+        (
+            "client_id: a\nregistration_url: https://as/r",
+            "is not used beside client_id",
+        ),
+        ("issuer: 'https://as/?x'", "without query and fragment"),
+        (
+            "audience: a",
+            "has no effect with oauth2_flow: authorization_code",
+        ),
+        ("token_validation: [a]", "token_validation: "),
+        ("token_validation: {a: {b: c}}", "token_validation: "),
+        ("send_resource: sometimes", "send_resource: "),
+    ] {
+        let found = lines(&server(&format!("auth_type: oauth2\n{fields}"))).join("\n");
+        assert!(
+            found.contains("error: ") && found.contains(expected),
+            "{fields}: {found}"
+        );
+    }
+    let machine = lines(&server(&format!("{MACHINE}require_pkce: false"))).join("\n");
+    assert!(
+        machine.contains("has no effect with oauth2_flow: client_credentials"),
+        "{machine}"
+    );
+}
+
+#[test]
+fn the_public_origin_and_who_may_name_it() {
+    let with = |general: &str, base: Option<&str>| {
+        let text = format!("general_settings: {general}\nmcp_servers: {{}}");
+        let pairs: Vec<_> = base.map(|base| ("PROXY_BASE_URL", base)).into_iter().collect();
+        load_with(&text, &pairs)
+    };
+    let base = |text| {
+        let loaded = with("{}", Some(text));
+        let settings = loaded.settings.expect("usable");
+        (
+            settings.origin.base.map(|base| base.to_string()),
+            loaded.findings.len(),
+        )
+    };
+    for (text, expected) in [
+        ("https://llm.example.com", "https://llm.example.com"),
+        ("https://llm.example.com/", "https://llm.example.com"),
+        (" https://llm.example.com:443 ", "https://llm.example.com"),
+        ("http://llm.example.com:8080", "http://llm.example.com:8080"),
+    ] {
+        assert_eq!(base(text), (Some(expected.to_owned()), 0), "{text}");
+    }
+    for text in [
+        "llm.example.com",
+        "ftp://x",
+        "https://",
+        "://x",
+        "https://x/path",
+        "https://x?y",
+        "words",
+    ] {
+        let (found, findings) = base(text);
+        assert_eq!((found, findings), (None, 1), "{text}");
+    }
+    let trusting = "{use_x_forwarded_for: true, mcp_trusted_proxy_ranges: ['10.0.0.0/8', '::1']}";
+    let loaded = with(trusting, None);
+    assert_eq!(loaded.settings.expect("usable").origin.trusted_peers.len(), 2);
+    for (general, expected) in [
+        (
+            "{use_x_forwarded_for: true}",
+            "warning: general_settings.use_x_forwarded_for: has no effect",
+        ),
+        (
+            "{mcp_trusted_proxy_ranges: ['10.0.0.0/8']}",
+            "warning: general_settings.mcp_trusted_proxy_ranges",
+        ),
+        (
+            "{use_x_forwarded_for: true, mcp_trusted_proxy_ranges: ['0.0.0.0/0']}",
+            "trusts every address",
+        ),
+        (
+            "{use_x_forwarded_for: true, mcp_trusted_proxy_ranges: [ten]}",
+            "neither an address nor",
+        ),
+    ] {
+        let loaded = with(general, None);
+        let found: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+        assert!(found.join("\n").contains(expected), "{general}: {found:?}");
+        let trusted = loaded.settings.map(|settings| settings.origin.trusted_peers);
+        assert!(trusted.is_none_or(|trusted| trusted.is_empty()), "{general}");
+    }
 }
 
 #[test]

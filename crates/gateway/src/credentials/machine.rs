@@ -7,7 +7,6 @@
 use crate::clock::{Clock, Moment};
 use crate::config::ServerSettings;
 use crate::net::token_endpoint::{TokenClient, TokenFault};
-use crate::sealing::join;
 use crate::telemetry::metrics::TokenMetrics;
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest;
@@ -21,6 +20,7 @@ use tokio::sync::watch;
 use url::Url;
 use vestibule_oauth::token_request::ClientCredentialsRequest;
 use vestibule_oauth::{Lifetime, TokenResponse};
+use vestibule_store::join;
 
 /// How long before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(60);

@@ -1,10 +1,11 @@
 //! What we show an MCP server. Gives an [`OutboundCredential`]; nothing about the caller enters here.
 
 pub mod machine;
+pub mod person;
 
-use crate::config::{Auth, ServerSettings};
+use crate::config::{Auth, ServerSettings, SignIn};
 use http::{HeaderName, HeaderValue, header};
-use machine::{MachineToken, MachineTokens};
+use machine::MachineTokens;
 use std::sync::Arc;
 
 /// One header for the server.
@@ -25,6 +26,8 @@ pub enum CredentialSource {
     Static(OutboundCredential),
     /// The client credentials grant.
     Machine(Arc<machine::Slot>),
+    /// The person behind the caller, who signs in.
+    Person(Arc<SignIn>),
 }
 
 impl CredentialSource {
@@ -39,6 +42,7 @@ impl CredentialSource {
             Auth::ClientCredentials { token_url, request } => {
                 Self::Machine(tokens.slot(server, token_url, request))
             }
+            Auth::AuthorizationCode(sign_in) => Self::Person(Arc::clone(sign_in)),
         }
     }
 
@@ -47,16 +51,17 @@ impl CredentialSource {
         match self {
             Self::None => None,
             Self::Static(credential) => Some(&credential.name),
-            Self::Machine(_) => Some(&header::AUTHORIZATION),
+            Self::Machine(_) | Self::Person(_) => Some(&header::AUTHORIZATION),
         }
     }
 }
 
-impl From<&MachineToken> for OutboundCredential {
-    fn from(token: &MachineToken) -> Self {
+impl OutboundCredential {
+    /// `Authorization` with this value.
+    pub fn authorization(value: &HeaderValue) -> Self {
         Self {
             name: header::AUTHORIZATION,
-            value: token.header().clone(),
+            value: value.clone(),
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum AuthResolution {
     OAuth2Passthrough,
     /// A machine token.
     MachineToken,
+    /// The token that is kept for the person behind the caller.
+    StoredUserToken,
     /// The configured credential.
     StaticToken,
     /// Nothing.
@@ -31,6 +33,7 @@ impl AuthResolution {
         match self {
             Self::OAuth2Passthrough => "oauth2-passthrough",
             Self::MachineToken => "m2m-client-credentials",
+            Self::StoredUserToken => "stored-user-token",
             Self::StaticToken => "static-token",
             Self::NoAuth => "no-auth",
         }

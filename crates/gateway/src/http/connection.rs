@@ -101,6 +101,9 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         return;
     };
     let _ = stream.set_nodelay(true);
+    let Ok(peer) = stream.peer_addr().map(|address| address.ip()) else {
+        return;
+    };
     let limits = &front.worker.app.limits;
     let phase = Arc::new(Phase::new());
     let io = TokioIo::new(Watched {
@@ -113,7 +116,7 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
         let call = phase.call();
         let front = Arc::clone(&front);
         async move {
-            let mut response = front.respond(request).await;
+            let mut response = front.respond(request, peer).await;
             if front.worker.app.draining.load(Ordering::Relaxed) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);

@@ -4,6 +4,7 @@
 mod connection;
 pub mod relay;
 pub(crate) mod router;
+mod user_credentials;
 
 use crate::app::{App, Worker};
 use crate::web::error::ErrorCode;

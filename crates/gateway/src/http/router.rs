@@ -2,18 +2,24 @@
 
 use super::relay::rest;
 use super::relay::target::{self, Target};
+use super::user_credentials;
 use crate::app::Worker;
 use crate::ids::RequestId;
+use crate::issuer;
 use crate::web::body::Body;
+use crate::web::cors;
 use crate::web::error::{ErrorCode, Refusal};
+use crate::web::json::no_store;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
 use futures_util::FutureExt;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +33,16 @@ fn routes() -> Router<Arc<Worker>> {
         // Scripts and LiteLLM's own clients.
         .route("/mcp-rest/tools/list", get(rest::list))
         .route("/mcp-rest/tools/call", post(rest::call))
+        // A person's own tokens, at LiteLLM's addresses.
+        .route("/v1/mcp/user-credentials", get(user_credentials::list))
+        .route(
+            "/v1/mcp/server/{server_id}/oauth-user-credential",
+            post(user_credentials::put).delete(user_credentials::remove),
+        )
+        .route(
+            "/v1/mcp/server/{server_id}/oauth-user-credential/status",
+            get(user_credentials::status),
+        )
         // Load balancers and orchestrators.
         .route("/health/liveliness", get(alive))
         .route("/health/liveness", get(alive))
@@ -52,9 +68,11 @@ impl Front {
     }
 
     /// Answers one request, whatever it is.
-    pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn respond(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
         let id = self.worker.ids.next();
-        let answered = AssertUnwindSafe(self.answer(request, id)).catch_unwind().await;
+        let answered = AssertUnwindSafe(self.answer(request, peer, id))
+            .catch_unwind()
+            .await;
         let mut response = answered.unwrap_or_else(|_| {
             // The panic's own text is on standard error; it may name anything and is not repeated.
             self.refuse(ErrorCode::Internal, id)
@@ -66,19 +84,53 @@ impl Front {
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>, id: RequestId) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, id: RequestId) -> Response<Body> {
         if let Err(refusal) = admissible(&self.worker, &request) {
             return self.worker.refuse(refusal, None, id).into_plain(id);
         }
+        let path = request.uri().path();
+        let target = target::of(path);
+        let document = !matches!(target, Target::Server(_)) && issuer::paths::names_document(path);
+        if document || target == Target::Other {
+            let path = path.to_owned();
+            if let Some(route) = issuer::paths::of(&path) {
+                return issuer::handle(&self.worker, route, request, peer, id).await;
+            }
+            if document {
+                return issuer::no_document(&self.worker, &request, id);
+            }
+        }
+        // What is public is open to every page; the rest is not.
+        let page = match self.worker.app.guard.check_origin(request.headers()) {
+            Ok(None) => return self.route(request, peer, id).await,
+            Ok(Some(origin)) => origin.clone(),
+            Err(refusal) => return self.worker.refuse(refusal, None, id).into_plain(id),
+        };
+        let path = request.uri().path();
+        let for_pages = target::of(path) != Target::Other || path.starts_with("/mcp-rest/");
+        if !for_pages {
+            return self.route(request, peer, id).await;
+        }
+        // A browser asks without the key; what it asks for comes with it.
+        if cors::is_preflight(&request) {
+            return cors::preflight(page);
+        }
+        let mut response = self.route(request, peer, id).await;
+        cors::allow(response.headers_mut(), page);
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: RequestId) -> Response<Body> {
         match target::of(request.uri().path()) {
             Target::Server(name) => {
                 let server = self.worker.app.registry.by_name(name).cloned();
-                super::relay::handle(&self.worker, server.as_ref(), request, id).await
+                super::relay::handle(&self.worker, server.as_ref(), request, peer, id).await
             }
             Target::NotSupported => self.refuse(ErrorCode::NotSupported, id),
             Target::Other => {
                 let mut request = request.map(axum::body::Body::new);
                 request.extensions_mut().insert(id);
+                request.extensions_mut().insert(Peer(peer));
                 let Ok(response) = self.routes.clone().oneshot(request).await;
                 response.map(|body| Body::frames(HandlerBody(body)))
             }
@@ -103,7 +155,19 @@ fn admissible(worker: &Worker, request: &Request<Incoming>) -> Result<(), Refusa
     if line + headers.sum::<usize>() > worker.app.limits.max_header_bytes {
         return Err(Refusal::new(ErrorCode::HeadersTooLarge));
     }
-    worker.app.guard.check(request.uri(), request.headers())
+    worker.app.guard.check_host(request.uri(), request.headers())
+}
+
+/// Who is at the other end of the connection, for handlers.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// See [`Peer`]. Every request has one; the unspecified address is nobody's proxy.
+pub(crate) fn peer_of(parts: &Parts) -> IpAddr {
+    parts
+        .extensions
+        .get::<Peer>()
+        .map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0)
 }
 
 /// The request's id, for handlers.
@@ -157,15 +221,7 @@ async fn method_not_allowed(State(worker): State<Arc<Worker>>, request: Request<
 }
 
 fn json(status: StatusCode, body: String) -> Answer {
-    let mut response = Answer::new(axum::body::Body::from(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    no_store(status, body).map(axum::body::Body::new)
 }
 
 /// A framework body with this crate's error.

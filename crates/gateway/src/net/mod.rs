@@ -1,7 +1,9 @@
 //! The way out: pooled connections to configured MCP servers, and the client for token endpoints. Nothing
 //! here knows what a credential is for.
 
+pub mod address;
 pub(crate) mod gather;
+pub mod guarded;
 pub mod pool;
 pub mod stream;
 pub mod tls;

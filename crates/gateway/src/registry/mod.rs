@@ -1,8 +1,9 @@
 //! The MCP servers we know, as one immutable snapshot: what a request needs of a server is made here once.
 
-use crate::config::{Auth, ServerSettings};
+use crate::config::{Auth, ServerSettings, SignIn};
 use crate::credentials::CredentialSource;
 use crate::credentials::machine::MachineTokens;
+use crate::issuer::paths::Named;
 use crate::telemetry::metrics::{Metrics, ServerMetrics};
 use crate::web::error::{ErrorCode, Refusal};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use url::Url;
+use vestibule_store::ServerId;
 
 /// A server's place in [`Registry::servers`]; pools are kept by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Server {
     pub index: ServerIndex,
     /// Stable id.
     pub id: String,
+    /// The id that rows of the store are kept under.
+    pub store_id: ServerId,
     /// The key in `mcp_servers`.
     pub name: String,
     /// Second name.
@@ -117,6 +121,23 @@ impl Registry {
             .or_else(|| self.by_name(text))
     }
 
+    /// The server with this name, alias or id, if people sign in to it; or the only one to which they do.
+    pub fn signed_in_at(&self, named: Named<'_>) -> Option<(&Arc<Server>, &Arc<SignIn>)> {
+        let server = match named {
+            Named::Name(name) => self.by_name(name)?,
+            Named::Id(id) => self.by_id_or_name(id)?,
+            Named::TheOnlyOne => {
+                let mut all = self.servers.iter().filter(|server| server.sign_in().is_some());
+                let first = all.next()?;
+                if all.next().is_some() {
+                    return None;
+                }
+                first
+            }
+        };
+        Some((server, server.sign_in()?))
+    }
+
     /// In the order of the file.
     pub fn servers(&self) -> &[Arc<Server>] {
         &self.servers
@@ -124,6 +145,14 @@ impl Registry {
 }
 
 impl Server {
+    /// How people sign in, if they do.
+    pub fn sign_in(&self) -> Option<&Arc<SignIn>> {
+        match &self.credential {
+            CredentialSource::Person(sign_in) => Some(sign_in),
+            _ => None,
+        }
+    }
+
     /// Counts a call, unless there are `limit` under way: a server that never answers must not take every
     /// client connection.
     pub fn begin_call(&self, limit: usize) -> Result<UnderWay<&Self>, Refusal> {
@@ -173,6 +202,7 @@ impl Server {
         Ok(Self {
             index,
             metrics: metrics.server(&settings.name),
+            store_id: ServerId::new(settings.id.clone()).map_err(|_| unusable())?,
             id: settings.id,
             name: settings.name,
             alias: settings.alias,

@@ -3,7 +3,7 @@
 
 use crate::ids::RequestId;
 use crate::web::body::Body;
-use bytes::Bytes;
+use crate::web::json::no_store;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use std::borrow::Cow;
@@ -63,6 +63,24 @@ codes! {
         "Add the origin to vestibule.allowed_origins if its pages may use this gateway.";
     NotFound "not_found" 404 40401 "The gateway has nothing at this path."
         "MCP servers are at /{server}/mcp and /mcp/{server}.";
+    NoSignIn "no_sign_in" 404 40406 "There is no MCP server of this name to which people sign in."
+        "Check the name in the URL. Only servers with auth_type: oauth2 and interactive sign-in have these documents and endpoints.";
+    NoCredential "no_credential" 404 40407 "Nothing is kept for this person and server."
+        "There is nothing to forget.";
+    NoPerson "no_person" 400 40008 "The request carries no key that says whose tokens are meant."
+        "A gateway without keys keeps nobody's tokens, and a master key is one person's only with vestibule.keep_tokens_for_master_key: true.";
+    NoOrigin "no_origin" 400 40007 "The Host header names no host, so the gateway cannot say by what name it was called."
+        "Send one Host header, or set PROXY_BASE_URL for the gateway.";
+    SignInRequired "sign_in_required" 401 40103 "The MCP server wants a person's sign-in."
+        "Sign in: an MCP client does it by itself, from the resource_metadata of the WWW-Authenticate header.";
+    SignInEnded "sign_in_ended" 401 40104 "The MCP server does not accept the person's token any more."
+        "Sign in again: an MCP client does it by itself, from the resource_metadata of the WWW-Authenticate header.";
+    ScopeMissing "scope_missing" 403 40303 "The person's token lacks a scope that this request needs."
+        "Sign in again with the scope of the WWW-Authenticate header.";
+    RenewalFailed "renewal_failed" 503 50304 "The person's token could not be renewed, and the sign-in may still be good."
+        "Try again shortly.";
+    StoreUnavailable "store_unavailable" 503 50305 "The gateway's database does not answer."
+        "Try again shortly; whoever runs the gateway finds the reason in its log.";
     UnknownServer "unknown_server" 404 40402 "No MCP server has this name."
         "Check the name in the URL against mcp_servers in the gateway's configuration.";
     NotSupported "not_supported" 404 40403 "The path exists in LiteLLM and is not supported here yet."
@@ -146,6 +164,19 @@ pub struct Refusal {
     pub header: Option<Box<(HeaderName, HeaderValue)>>,
     /// What an authorization server said (RFC 6749 section 5.2).
     pub oauth: Option<Box<ErrorResponse>>,
+    /// A sign-in would help; the challenge says where.
+    pub sign_in: Option<Box<Wanted>>,
+}
+
+/// What a challenge asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The server's name.
+    pub server: String,
+    /// `error`, when a token was shown (RFC 6750 section 3.1).
+    pub error: Option<&'static str>,
+    /// `scope`, when it is known.
+    pub scope: Option<String>,
 }
 
 impl Refusal {
@@ -157,6 +188,7 @@ impl Refusal {
             retry_after: None,
             header: None,
             oauth: None,
+            sign_in: None,
         }
     }
 
@@ -172,6 +204,13 @@ impl Refusal {
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some(Box::new((name, value)));
+        self
+    }
+
+    /// With a challenge to come, once it is known by what name the gateway was called.
+    #[must_use]
+    pub fn with_sign_in(mut self, wanted: Wanted) -> Self {
+        self.sign_in = Some(Box::new(wanted));
         self
     }
 
@@ -231,11 +270,8 @@ impl Refusal {
     }
 
     fn into_response(self, body: String, id: RequestId) -> Response<Body> {
-        let mut response = Response::new(Body::full(Bytes::from(body)));
-        *response.status_mut() = self.code.status();
+        let mut response = no_store(self.code.status(), body);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-request-id", id.header());
         if let Some(after) = self.retry_after {
             // Rounded up: who comes back on the second is not early.

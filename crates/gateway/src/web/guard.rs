@@ -3,7 +3,7 @@
 
 use super::error::{ErrorCode, Refusal};
 use crate::config::BrowserAccess;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use url::{Host, Url};
 
 /// Judges `Host` and `Origin`.
@@ -23,16 +23,22 @@ impl Guard {
         }
     }
 
-    /// Refuses a request that a foreign page may have made.
-    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Refuses a request that a foreign page may have made by a name that resolves to this machine.
+    pub fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.check_host && !self.host_is_allowed(uri, headers) {
             return Err(Refusal::new(ErrorCode::HostNotAllowed));
         }
+        Ok(())
+    }
+
+    /// Refuses a request of a page of another origin, and gives the origin of one that may call. What is public to
+    /// every page does not ask this.
+    pub fn check_origin<'h>(&self, headers: &'h HeaderMap) -> Result<Option<&'h HeaderValue>, Refusal> {
         match headers.get(header::ORIGIN) {
             Some(origin) if !self.origin_is_allowed(origin.as_bytes()) => {
                 Err(Refusal::new(ErrorCode::OriginNotAllowed))
             }
-            _ => Ok(()),
+            origin => Ok(origin),
         }
     }
 
@@ -103,7 +109,6 @@ fn is_loopback(host: &Host<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn judged(guard: &Guard, host: Option<&str>, origin: Option<&str>) -> Option<ErrorCode> {
         let mut headers = HeaderMap::new();
@@ -113,7 +118,8 @@ mod tests {
             }
         }
         guard
-            .check(&Uri::from_static("/a/mcp"), &headers)
+            .check_host(&Uri::from_static("/a/mcp"), &headers)
+            .and_then(|()| guard.check_origin(&headers))
             .err()
             .map(|refusal| refusal.code)
     }
@@ -164,9 +170,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost"));
         let uri = Uri::from_static("http://evil.example/a/mcp");
-        assert!(guard(true).check(&uri, &headers).is_err());
+        assert!(guard(true).check_host(&uri, &headers).is_err());
         let uri = Uri::from_static("http://localhost/a/mcp");
-        assert!(guard(true).check(&uri, &headers).is_ok());
+        assert!(guard(true).check_host(&uri, &headers).is_ok());
     }
 
     #[test]

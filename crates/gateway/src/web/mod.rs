@@ -1,5 +1,12 @@
-//! What every handler needs: bodies, refusals, and the judge of `Host` and `Origin`. No routes.
+//! What every handler needs: bodies, refusals, pages, cookies, the public origin, and the judge of `Host` and
+//! `Origin`. No routes.
 
 pub mod body;
+pub mod cookie;
+pub mod cors;
 pub mod error;
 pub mod guard;
+pub mod json;
+pub mod origin;
+pub mod page;
+pub mod parameters;

@@ -3,18 +3,21 @@
 
 use crate::admission::Admission;
 use crate::app::Worker;
+use crate::config::SignIn;
 use crate::credentials::machine::{AfterRefusal, Slot, TokenError};
+use crate::credentials::person::{NoToken, Person};
 use crate::credentials::{CredentialSource, OutboundCredential};
 use crate::diagnosis::AuthResolution;
 use crate::net::pool::SendFault;
 use crate::net::stream::UpstreamBody;
 use crate::net::token_endpoint::TokenFault;
 use crate::registry::Server;
-use crate::web::error::{ErrorCode, Refusal};
+use crate::web::error::{ErrorCode, Refusal, Wanted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 use url::Url;
 use vestibule_mcp::headers::{MCP_SESSION_ID, crosses_upstream};
@@ -49,6 +52,7 @@ impl Call<'_> {
             CredentialSource::None => AuthResolution::NoAuth,
             CredentialSource::Static(_) => AuthResolution::StaticToken,
             CredentialSource::Machine(_) => AuthResolution::MachineToken,
+            CredentialSource::Person(_) => AuthResolution::StoredUserToken,
         }
     }
 
@@ -58,6 +62,7 @@ impl Call<'_> {
             CredentialSource::None => self.send(None).await,
             CredentialSource::Static(credential) => self.send(Some(credential)).await,
             CredentialSource::Machine(slot) => self.with_token(slot).await,
+            CredentialSource::Person(sign_in) => self.for_person(sign_in).await,
         }
     }
 
@@ -66,7 +71,9 @@ impl Call<'_> {
         let mut retried = false;
         loop {
             let token = slot.token().await.map_err(no_token)?;
-            let answer = self.send(Some(&OutboundCredential::from(&*token))).await?;
+            let answer = self
+                .send(Some(&OutboundCredential::authorization(token.header())))
+                .await?;
             if answer.response.status() != StatusCode::UNAUTHORIZED {
                 slot.accepted(&token);
                 return Ok(answer);
@@ -76,6 +83,72 @@ impl Call<'_> {
             }
             retried = true;
         }
+    }
+
+    /// With the token that the caller brought, or else the one that is kept for the person behind it. If the server
+    /// refuses the latter, another one is got, and shown, once.
+    async fn for_person(&self, sign_in: &Arc<SignIn>) -> Result<Answer, Refusal> {
+        let app = &self.worker.app;
+        if let Some(credential) = self.own_credential() {
+            let response = self.send(Some(&credential)).await?.response;
+            if let (StatusCode::UNAUTHORIZED, Some(people)) = (response.status(), &app.people) {
+                people.persons.note_refusal(&credential.value);
+            }
+            return Ok(Answer {
+                response,
+                resolution: AuthResolution::OAuth2Passthrough,
+            });
+        }
+        let (Some(person), Some(people)) = (Person::admitted(app, self.admission), &app.people) else {
+            return Err(self.sign_in_required(sign_in));
+        };
+        let persons = &people.persons;
+        let no_token = |error| match error {
+            NoToken::SignIn => self.sign_in_required(sign_in),
+            error => not_now(error),
+        };
+        let token = persons
+            .token(&person, self.server, sign_in)
+            .await
+            .map_err(no_token)?;
+        let answer = self
+            .send(Some(&OutboundCredential::authorization(token.header())))
+            .await?;
+        if answer.response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let token = persons.after_refusal(&person, self.server, sign_in, &token).await;
+        match token {
+            Ok(token) => {
+                self.send(Some(&OutboundCredential::authorization(token.header())))
+                    .await
+            }
+            // There is no other one, so the server's refusal is the answer, and says which scope it wants.
+            Err(NoToken::SignIn) => Ok(answer),
+            Err(error) => Err(not_now(error)),
+        }
+    }
+
+    fn sign_in_required(&self, sign_in: &SignIn) -> Refusal {
+        Refusal::new(ErrorCode::SignInRequired).with_sign_in(Wanted {
+            server: self.server.name.clone(),
+            error: None,
+            scope: (!sign_in.scopes.is_empty()).then(|| sign_in.scopes.join(" ")),
+        })
+    }
+
+    /// The caller's `Authorization`, unless it holds a gateway key.
+    fn own_credential(&self) -> Option<OutboundCredential> {
+        let value = self
+            .headers
+            .get(header::AUTHORIZATION)
+            .filter(|value| !value.is_empty())?;
+        let is_ours = self.worker.app.gate.carries_key(self.admission, value);
+        (!is_ours).then(|| {
+            let mut value = value.clone();
+            value.set_sensitive(true);
+            OutboundCredential::authorization(&value)
+        })
     }
 
     /// The headers for the server, and whether the caller's `Authorization` is among them. Built up from
@@ -227,6 +300,22 @@ fn redirected(status: StatusCode, location: Option<&Url>) -> Refusal {
         status.as_u16()
     );
     Refusal::because(ErrorCode::UpstreamRedirect, message)
+}
+
+fn not_now(error: NoToken) -> Refusal {
+    match error {
+        NoToken::SignIn => Refusal::new(ErrorCode::SignInRequired),
+        NoToken::Renewal(fault) => {
+            tracing::debug!(%fault, "no renewal");
+            let mut refusal = Refusal::new(ErrorCode::RenewalFailed);
+            refusal.retry_after = Some(Duration::from_secs(10));
+            refusal
+        }
+        NoToken::Store(error) => {
+            tracing::error!(%error, "the store failed");
+            Refusal::new(ErrorCode::StoreUnavailable)
+        }
+    }
 }
 
 fn no_token(error: TokenError) -> Refusal {

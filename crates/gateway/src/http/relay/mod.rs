@@ -21,10 +21,12 @@ use forward::Call;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::timeout;
 use vestibule_mcp::headers::MCP_SESSION_ID;
+use vestibule_oauth::BearerChallenge;
 
 /// Answers a request to `server`, which is `None` when its name is unknown. Who may not come in does not
 /// learn whether there is such a server.
@@ -32,6 +34,7 @@ pub async fn handle<B>(
     worker: &Worker,
     server: Option<&Arc<Server>>,
     request: Request<B>,
+    peer: IpAddr,
     id: RequestId,
 ) -> Response<Body>
 where
@@ -81,7 +84,10 @@ where
         call.outcome(answer.response, answer.resolution, sealed, id).await
     }
     .await;
-    let mut response = result.unwrap_or_else(|refusal| refused(worker, server, refusal, &message, id));
+    let mut response = result.unwrap_or_else(|refusal| {
+        let refusal = challenged(worker, refusal, &parts, peer, Some(parts.uri.path()));
+        refused(worker, server, refusal, &message, id)
+    });
     if let Some(report) = report {
         report.finish(resolution, &server.url, server.auth_type, response.headers_mut());
     }
@@ -89,6 +95,35 @@ where
         .metrics
         .answered(response.status(), started.until(app.clock.now()));
     response
+}
+
+/// With the challenge that a refusal asks for (RFC 9728 section 5.1): it names the metadata of the endpoint at
+/// `path`, in the client's spelling, or of the server's endpoint where the client used another door.
+pub(crate) fn challenged(
+    worker: &Worker,
+    refusal: Refusal,
+    parts: &Parts,
+    peer: IpAddr,
+    path: Option<&str>,
+) -> Refusal {
+    let Some(wanted) = refusal.sign_in.clone() else {
+        return refusal;
+    };
+    let origin = worker.app.origin.of(&parts.uri, &parts.headers, peer);
+    let metadata = origin.map(|origin| {
+        let door = path.map_or_else(|| format!("/{}/mcp", wanted.server), str::to_owned);
+        format!("{origin}/.well-known/oauth-protected-resource{door}")
+    });
+    let challenge = BearerChallenge {
+        resource_metadata: metadata.as_deref(),
+        error: wanted.error,
+        scope: wanted.scope.as_deref(),
+        ..Default::default()
+    };
+    match HeaderValue::from_str(&challenge.to_string()) {
+        Ok(value) => refusal.with_header(header::WWW_AUTHENTICATE, value),
+        Err(_) => refusal,
+    }
 }
 
 /// A refusal as the answer to what was asked: a JSON-RPC error once there is a message, else a plain one.
@@ -125,7 +160,7 @@ fn method_and_session(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
 }
 
 /// The whole body, within its limits.
-pub(super) async fn read_body<B>(
+pub(crate) async fn read_body<B>(
     body: B,
     limit: usize,
     patience: std::time::Duration,

@@ -2,12 +2,13 @@
 
 use super::forward::Call;
 use super::stream::RelayedBody;
+use crate::config::SignIn;
 use crate::credentials::CredentialSource;
 use crate::diagnosis::AuthResolution;
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
 use crate::web::body::Body;
-use crate::web::error::{ErrorCode, Refusal};
+use crate::web::error::{ErrorCode, Refusal, Wanted};
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -15,6 +16,7 @@ use http_body::Body as _;
 use serde::de::IgnoredAny;
 use std::sync::Arc;
 use vestibule_mcp::headers::{MCP_SESSION_ID, crosses_downstream};
+use vestibule_oauth::parse_bearer;
 
 /// Up to this many bytes an answer in JSON is read whole before its head is passed on, so that one that ends
 /// early is an error and not half an answer.
@@ -42,7 +44,7 @@ impl Call<'_> {
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
         let (head, body) = response.into_parts();
-        self.credential_was_taken(head.status, resolution)?;
+        self.credential_was_taken(head.status, &head.headers, resolution)?;
         let content = content(&head.headers);
         let stream = match (head.status, content) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => {
@@ -84,13 +86,17 @@ impl Call<'_> {
         self.whole(head, body, sealed_session, id).await
     }
 
-    /// 401 and 403 speak of the gateway's own credential unless the caller's was passed on.
+    /// 401 and 403 speak of the gateway's own credential, or of a person's, whose client can get another one.
     pub(super) fn credential_was_taken(
         &self,
         status: StatusCode,
+        headers: &HeaderMap,
         resolution: AuthResolution,
     ) -> Result<(), Refusal> {
         let code = match (status, &self.server.credential) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, CredentialSource::Person(sign_in)) => {
+                return self.persons_token_was_taken(status, headers, sign_in);
+            }
             _ if resolution == AuthResolution::OAuth2Passthrough => return Ok(()),
             (StatusCode::UNAUTHORIZED, CredentialSource::None) => ErrorCode::UpstreamWantsCredential,
             (StatusCode::UNAUTHORIZED, CredentialSource::Machine(_)) => ErrorCode::UpstreamRefusedToken,
@@ -101,6 +107,35 @@ impl Call<'_> {
             _ => return Ok(()),
         };
         Err(Refusal::new(code))
+    }
+
+    /// The server's 401, and its 403 for want of a scope (RFC 6750 section 3.1), become our challenge with the
+    /// server's scopes; its own would name addresses that the client must not go to.
+    fn persons_token_was_taken(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        sign_in: &SignIn,
+    ) -> Result<(), Refusal> {
+        let lines: Vec<&str> = headers
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let said = parse_bearer(&lines).unwrap_or_default();
+        let (code, error) = match status {
+            StatusCode::UNAUTHORIZED => (ErrorCode::SignInEnded, "invalid_token"),
+            _ if said.error.as_deref() == Some("insufficient_scope") => {
+                (ErrorCode::ScopeMissing, "insufficient_scope")
+            }
+            _ => return Ok(()),
+        };
+        let configured = (!sign_in.scopes.is_empty()).then(|| sign_in.scopes.join(" "));
+        Err(Refusal::new(code).with_sign_in(Wanted {
+            server: self.server.name.clone(),
+            error: Some(error),
+            scope: said.scope.or(configured),
+        }))
     }
 
     /// An answer that is not a stream: whole if it is small, else its beginning and the rest as it comes.

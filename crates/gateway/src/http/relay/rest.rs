@@ -1,16 +1,17 @@
 //! `/mcp-rest`: tools listed and called with plain HTTP and JSON, for scripts. Tool names are the servers' own.
 
-use super::read_body;
 use super::upstream_client::UpstreamClient;
+use super::{challenged, read_body};
 use crate::admission::Admission;
 use crate::app::Worker;
-use crate::http::router::id_of;
+use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::body::Body;
 use axum::extract::State;
 use futures_util::future::join_all;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -49,7 +50,7 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
         }
     }
     .await;
-    answer(&worker, result, id)
+    answer(&worker, result, &parts, id)
 }
 
 /// What every server has. One that fails is named; an empty list never hides an error.
@@ -151,7 +152,7 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
         })
     }
     .await;
-    answer(&worker, result, id)
+    answer(&worker, result, &parts, id)
 }
 
 fn parsed(body: &[u8]) -> Result<CallRequest, Refusal> {
@@ -372,7 +373,7 @@ struct Reply {
     body: String,
 }
 
-fn answer(worker: &Worker, result: Result<Reply, Refusal>, id: RequestId) -> Response<Body> {
+fn answer(worker: &Worker, result: Result<Reply, Refusal>, parts: &Parts, id: RequestId) -> Response<Body> {
     match result {
         Ok(reply) => {
             let mut response = Response::new(Body::from(reply.body));
@@ -382,6 +383,9 @@ fn answer(worker: &Worker, result: Result<Reply, Refusal>, id: RequestId) -> Res
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        Err(refusal) => worker.refuse(refusal, None, id).into_rest(id).map(Body::new),
+        Err(refusal) => {
+            let refusal = challenged(worker, refusal, parts, peer_of(parts), None);
+            worker.refuse(refusal, None, id).into_rest(id).map(Body::new)
+        }
     }
 }

@@ -2,8 +2,8 @@
 //! stored; any replica with the key ring opens it.
 
 use crate::admission::Principal;
-use crate::sealing::{KeyRing, MasterKeys};
 use http::HeaderValue;
+use vestibule_store::{KeyRing, MasterKeys};
 
 /// Thirty days. A client that comes later starts a new session, as after a 404 of the server's own.
 const LIFETIME: u64 = 30 * 24 * 60 * 60;

@@ -212,7 +212,8 @@ impl UpstreamClient {
             body,
         };
         let answer = call.forward().await?;
-        call.credential_was_taken(answer.response.status(), answer.resolution)?;
+        let (status, headers) = (answer.response.status(), answer.response.headers());
+        call.credential_was_taken(status, headers, answer.resolution)?;
         Ok(answer.response)
     }
 

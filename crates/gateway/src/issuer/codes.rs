@@ -1,0 +1,82 @@
+//! What a code is bound to between the callback and the token request: the server, the client, its redirect URI and
+//! its PKCE challenge. The provider's code goes to the client as it is, so this is what makes it count for that client
+//! alone, and once (RFC 6749 section 4.1.2, RFC 7636 section 4.6).
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use vestibule_store::{Store, StoreError, join};
+
+/// Longer than any provider's code lives.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// What a code counts for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bound {
+    /// See [`client_digest`].
+    pub(super) client: String,
+    /// The redirect URI that it was sent to.
+    pub(super) redirect_uri: String,
+    /// The challenge of the authorization request, if there was one.
+    pub(super) challenge: Option<String>,
+}
+
+/// Binds and takes codes. The store's connections live on the gateway's own runtime, and so does the work.
+pub(super) struct Codes {
+    store: Arc<Store>,
+    runtime: Handle,
+}
+
+impl Codes {
+    /// Kept in `store`.
+    pub(super) fn new(store: Arc<Store>, runtime: Handle) -> Self {
+        Self { store, runtime }
+    }
+
+    /// Binds `code` of `server_id`. It is on disk when this returns.
+    pub(super) async fn bind(
+        &self,
+        server_id: &str,
+        code: &str,
+        bound: &Bound,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let (store, digest) = (Arc::clone(&self.store), digest_of(server_id, code));
+        let text = serde_json::to_string(bound).unwrap_or_default();
+        let end = now + LIFETIME.as_secs();
+        let work = async move { store.bind_code(&digest, &text, end, now).await };
+        self.runtime
+            .spawn(work)
+            .await
+            .unwrap_or(Err(StoreError::Interrupted))
+    }
+
+    /// What `code` is bound to, once.
+    pub(super) async fn take(
+        &self,
+        server_id: &str,
+        code: &str,
+        now: u64,
+    ) -> Result<Option<Bound>, StoreError> {
+        let (store, digest) = (Arc::clone(&self.store), digest_of(server_id, code));
+        let work = async move { store.take_code(&digest, now).await };
+        let taken = self.runtime.spawn(work).await;
+        let taken = taken.unwrap_or(Err(StoreError::Interrupted))?;
+        Ok(taken.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+}
+
+/// Names a client in 64 hex digits: ids are long.
+pub(super) fn client_digest(client_id: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, client_id.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn digest_of(server_id: &str, code: &str) -> [u8; 32] {
+    let mut whole = [0; 32];
+    let parts = join(&[server_id.as_bytes(), code.as_bytes()]);
+    whole.copy_from_slice(digest::digest(&digest::SHA256, &parts).as_ref());
+    whole
+}

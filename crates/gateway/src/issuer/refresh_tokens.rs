@@ -1,0 +1,128 @@
+//! The refresh tokens that clients get: always ours, sealed, for one client at one server. A rotating refresh token of
+//! a provider can have one holder. Where the person's tokens are kept that is the gateway, and ours names what is kept;
+//! else ours carries the provider's, which no other client can then use.
+
+use crate::credentials::person::Person;
+use aws_lc_rs::digest;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use vestibule_store::UserId;
+use vestibule_store::keys::{KeyRing, MasterKeys};
+
+/// It lives as long as what it stands for.
+const FOREVER: u64 = u64::MAX;
+const PREFIX: &str = "vestibule_refresh_";
+
+/// What a refresh token of ours stands for.
+#[derive(Debug)]
+pub(super) enum StandsFor {
+    /// What is kept for this person since the sign-in of this name.
+    Kept(Person, String),
+    /// The provider's refresh token, to be shown to nobody but the one at this address.
+    Carried { token: SecretString, authority: String },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Payload {
+    #[serde(rename = "k")]
+    Kept { u: String, n: String },
+    #[serde(rename = "c")]
+    Carried { t: String, a: String },
+}
+
+/// Makes and opens them.
+pub(super) struct RefreshTokens {
+    ring: KeyRing,
+}
+
+impl RefreshTokens {
+    /// With a ring for this purpose alone.
+    pub(super) fn new(keys: &MasterKeys) -> Self {
+        Self {
+            ring: keys.ring("refresh-token"),
+        }
+    }
+
+    /// A refresh token for `client_id` at `server_id`. `None` when the provider's is too long to be carried.
+    pub(super) fn issue(
+        &self,
+        server_id: &str,
+        client_id: &str,
+        stands_for: &StandsFor,
+    ) -> Option<SecretString> {
+        let payload = match stands_for {
+            StandsFor::Kept(person, name) => Payload::Kept {
+                u: person.id().as_str().to_owned(),
+                n: name.clone(),
+            },
+            StandsFor::Carried { token, authority } => Payload::Carried {
+                t: token.expose_secret().to_owned(),
+                a: authority.clone(),
+            },
+        };
+        let payload = serde_json::to_vec(&payload).ok()?;
+        let context = [server_id.as_bytes(), &sha256(client_id)];
+        let sealed = self.ring.seal(&payload, FOREVER, &context)?;
+        Some(format!("{PREFIX}{sealed}").into())
+    }
+
+    /// What it stands for, if it was issued to this client for this server.
+    pub(super) fn open(&self, server_id: &str, client_id: &str, token: &SecretString) -> Option<StandsFor> {
+        let sealed = token.expose_secret().strip_prefix(PREFIX)?;
+        let context = [server_id.as_bytes(), &sha256(client_id)];
+        let payload = self.ring.open(sealed.as_bytes(), 0, &context)?;
+        Some(match serde_json::from_slice(&payload).ok()? {
+            Payload::Kept { u, n } => StandsFor::Kept(Person::kept_under(UserId::new(u).ok()?), n),
+            Payload::Carried { t, a } => StandsFor::Carried {
+                token: t.into(),
+                authority: a,
+            },
+        })
+    }
+}
+
+fn sha256(text: &str) -> Vec<u8> {
+    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn it_counts_for_its_client_and_server_alone() {
+        let tokens = RefreshTokens::new(&MasterKeys::from_environment(&HashMap::new()).expect("keys"));
+        let carried = StandsFor::Carried {
+            token: "the-providers".into(),
+            authority: "https://as.example".into(),
+        };
+        let token = tokens.issue("server", "client", &carried).expect("issued");
+        assert!(!token.expose_secret().contains("providers"));
+        let opened = tokens.open("server", "client", &token);
+        let Some(StandsFor::Carried {
+            token: inner,
+            authority,
+        }) = opened
+        else {
+            panic!("{opened:?}")
+        };
+        assert_eq!(
+            (inner.expose_secret(), authority.as_str()),
+            ("the-providers", "https://as.example")
+        );
+        assert!(tokens.open("other", "client", &token).is_none());
+        assert!(tokens.open("server", "other", &token).is_none());
+        assert!(tokens.open("server", "client", &"the-providers".into()).is_none());
+        let alice = Person::kept_under(UserId::new("alice").expect("id"));
+        let kept = StandsFor::Kept(alice.clone(), "name".into());
+        let token = tokens.issue("server", "client", &kept).expect("issued");
+        let opened = tokens.open("server", "client", &token);
+        assert!(matches!(opened, Some(StandsFor::Kept(person, name)) if person == alice && name == "name"));
+        let long = StandsFor::Carried {
+            token: "x".repeat(4000).into(),
+            authority: String::new(),
+        };
+        assert!(tokens.issue("server", "client", &long).is_none());
+    }
+}
