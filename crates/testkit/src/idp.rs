@@ -256,7 +256,7 @@ fn token_body(shared: &Mutex<Shared>, expires_in: Option<Value>, extra: Map<Stri
     body.into()
 }
 
-fn json_response(status: u16, body: &Value) -> Vec<u8> {
+pub(crate) fn json_response(status: u16, body: &Value) -> Vec<u8> {
     let headers = [
         ("Content-Type", "application/json"),
         ("Cache-Control", "no-store"),

@@ -1,9 +1,10 @@
-//! Fakes for tests: an identity provider's token endpoint, an MCP upstream and a raw HTTP client, all real sockets on
+//! Fakes for tests: an identity provider's token endpoint, a whole provider, an MCP upstream and a raw HTTP client, all real sockets on
 //! 127.0.0.1, all able to misbehave on request. Nothing here sleeps: what a test waits for is an event with a deadline.
 //! Development only; knows nothing of the gateway.
 
 pub mod idp;
 mod peer;
+pub mod provider;
 pub mod raw;
 pub mod upstream;
 mod wire;
@@ -17,6 +18,7 @@ use std::{
 
 pub use idp::{Idp, Reply};
 pub use peer::Peer;
+pub use provider::{Iss, Modes, Provider, ResourceRule, TokenMode, s256};
 pub use raw::{RawClient, Response};
 pub use upstream::{Answer, SseHandle, Upstream};
 pub use wire::Request;
@@ -37,7 +39,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn random_hex() -> String {
+/// Sixteen digits that nobody else has.
+///
+/// # Panics
+/// When the operating system gives no random bytes.
+pub fn random_hex() -> String {
     let mut bytes = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes.iter().fold(String::new(), |mut hex, byte| {

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     DEADLINE,
-    idp::login_page,
+    idp::{json_response, login_page},
     lock,
     peer::{Action, Peer},
     wire::{Request, response},
@@ -113,6 +113,7 @@ struct State {
     tools: Vec<String>,
     session: Option<String>,
     queue: VecDeque<(Matches, Answer)>,
+    description: Option<Value>,
     accepts: Vec<Accepts>,
     revoked: HashSet<String>,
 }
@@ -181,6 +182,11 @@ impl Upstream {
         lock(&self.state).accepts.push(Box::new(accepts));
     }
 
+    /// Serves this as its metadata (RFC 9728), at the place that its challenge names.
+    pub fn describe(&self, metadata: &Value) {
+        lock(&self.state).description = Some(metadata.clone());
+    }
+
     /// Refuses this token from now on.
     pub fn revoke(&self, token: &str) {
         lock(&self.state).revoked.insert(token.to_owned());
@@ -247,6 +253,11 @@ impl State {
 
     /// The MCP server.
     fn serve(&self, request: &Request) -> Vec<u8> {
+        if request.path() == "/.well-known/oauth-protected-resource/mcp"
+            && let Some(description) = &self.description
+        {
+            return json_response(200, description);
+        }
         if request.path() != "/mcp" {
             return response(404, &[], b"");
         }

@@ -28,6 +28,18 @@ impl Request {
         self.target.split('?').next().unwrap_or_default()
     }
 
+    /// The query decoded.
+    pub fn query(&self) -> Vec<(String, String)> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+    }
+
+    /// The first query parameter of that name.
+    pub fn query_value(&self, name: &str) -> Option<String> {
+        let mut query = self.query().into_iter();
+        query.find(|(found, _)| found == name).map(|(_, value)| value)
+    }
+
     /// The first header of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
@@ -236,6 +248,7 @@ mod tests {
             ("POST", "/a?b=c")
         );
         assert_eq!(request.path(), "/a");
+        assert_eq!(request.query_value("b").as_deref(), Some("c"));
         let names: Vec<_> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,

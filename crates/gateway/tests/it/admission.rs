@@ -147,11 +147,13 @@ async fn what_is_not_the_key_is_refused_and_the_challenge_says_which_way() {
                 (401, "wrong_key"),
                 "{what}"
             );
-            assert_eq!(
-                response.header("www-authenticate"),
-                Some(r#"Bearer realm="vestibule", error="invalid_token""#),
-                "{what}"
-            );
+            // In Authorization it may be a server's token, which a new sign-in would not make a key.
+            let challenge = if place == X {
+                r#"Bearer realm="vestibule", error="invalid_token""#
+            } else {
+                r#"Bearer realm="vestibule""#
+            };
+            assert_eq!(response.header("www-authenticate"), Some(challenge), "{what}");
             let shown = format!("{:?}{}", response.headers, response.text());
             assert!(
                 !shown.contains("canary") && !shown.contains("kkk"),

@@ -190,6 +190,31 @@ impl Connection {
         String::from_utf8_lossy(&text).into_owned()
     }
 
+    /// Closes, and waits until the gateway's side of the machine knows: a busy kernel may deliver what another
+    /// connection sends first.
+    pub(crate) async fn close(mut self) {
+        /// `FIN_WAIT2`: the other side has acknowledged the end (`include/net/tcp_states.h`).
+        const ACKNOWLEDGED: &str = "05";
+        let port = |address: io::Result<SocketAddr>| format!(":{:04X}", address.expect("an address").port());
+        let (local, remote) = (port(self.0.local_addr()), port(self.0.peer_addr()));
+        self.0.shutdown().await.expect("shut down");
+        let known = async {
+            loop {
+                let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+                let found = table.lines().skip(1).any(|line| {
+                    let mut words = line.split_ascii_whitespace().skip(1);
+                    let mut next = || words.next().unwrap_or_default();
+                    next().ends_with(&local) && next().ends_with(&remote) && next() == ACKNOWLEDGED
+                });
+                if found {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, known).await.expect("acknowledged in time");
+    }
+
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         timeout(DEADLINE, self.0.write_all(bytes.as_ref()))
             .await

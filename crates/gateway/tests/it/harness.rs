@@ -17,7 +17,7 @@ use vestibule::app::App;
 use vestibule::clock::Clock;
 use vestibule::config;
 use vestibule::http::Gateway;
-use vestibule::sealing::MasterKeys;
+use vestibule_store::{DatabaseUrl, MasterKeys, Store};
 
 /// The gateway key of every test; nothing but the gateway may ever see it.
 pub(crate) const KEY: &str = "sk-canary-gateway-key-0123456789";
@@ -37,6 +37,7 @@ pub(crate) struct TestGateway {
 pub(crate) struct Start {
     text: String,
     environment: HashMap<String, String>,
+    database: Option<String>,
     workers: usize,
 }
 
@@ -45,8 +46,15 @@ impl Start {
         Self {
             text: text.into(),
             environment: HashMap::new(),
+            database: None,
             workers: 2,
         }
+    }
+
+    /// Where what lasts is kept; in memory unless a test says otherwise.
+    pub(crate) fn database(mut self, url: impl Into<String>) -> Self {
+        self.database = Some(url.into());
+        self
     }
 
     /// With one worker thread, so that all connections share its connections to servers.
@@ -68,7 +76,15 @@ impl Start {
             .unwrap_or_else(|| panic!("{:#?}\n{}", loaded.findings, self.text));
         let keys = MasterKeys::from_environment(&self.environment).expect("keys");
         let (clock, counter) = Clock::manual();
-        let app = App::build(settings, &keys, clock, Handle::current(), true).expect("builds");
+        let store = match (settings.has_sign_in(), self.database) {
+            (false, _) => None,
+            (true, url) => {
+                let url = url.unwrap_or_else(|| "sqlite::memory:".to_owned());
+                let url = DatabaseUrl::parse(&url).expect("a database");
+                Some(Arc::new(Store::open(&url, &keys).await.expect("opens")))
+            }
+        };
+        let app = App::build(settings, &keys, clock, Handle::current(), true, store).expect("builds");
         let gateway = Gateway::start(Arc::new(app), self.workers).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("address");
@@ -148,6 +164,14 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
 /// A configuration with the key and these servers.
 pub(crate) fn keyed(servers: &str) -> String {
     format!("general_settings:\n  master_key: {KEY}\nmcp_servers:\n{servers}")
+}
+
+/// [`keyed`], where the master key is one person's, whose tokens are kept; `more` are further lines of the section.
+pub(crate) fn personal(servers: &str, more: &str) -> String {
+    format!(
+        "{}vestibule:\n  keep_tokens_for_master_key: true\n{more}",
+        keyed(servers)
+    )
 }
 
 /// An entry of `mcp_servers` with a machine token; `more` are further fields, one a line.

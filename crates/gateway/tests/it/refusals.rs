@@ -448,7 +448,7 @@ async fn a_kept_connection_that_was_closed_while_idle_is_replaced_and_the_call_r
             number.to_string(),
             "{response:?}"
         );
-        drop(connection);
+        connection.close().await;
         client
             .write(post("", echo_body(&number.to_string())))
             .await

@@ -116,7 +116,7 @@ async fn everywhere_else_is_a_404_in_json_and_never_a_redirect() {
         "/health/liveliness/",
         "/metrics/",
         "/v1/chat/completions",
-        "/.well-known/oauth-protected-resource",
+        "/.well-known/openid",
         "/favicon.ico",
         "/%2e%2e/etc/passwd",
         "/one/mcp%2f",
