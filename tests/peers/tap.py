@@ -61,11 +61,15 @@ class RequestReader:
 class Tap:
     """Listens on a free port of 127.0.0.1 and relays to `upstream`; runs in a thread of its own."""
 
-    def __init__(self, upstream: str) -> None:
-        self.upstream = urllib.parse.urlsplit(upstream)
+    def __init__(self, upstream: str = "") -> None:
+        self.toward(upstream)
         self.requests: list[Request] = []
         self.sent: list[bytearray] = []  # per connection, everything that went to the upstream
         self.session_ids: list[str] = []  # as the upstream gave them out
+
+    def toward(self, upstream: str) -> None:
+        """For an upstream that has to know the tap's address before it starts."""
+        self.upstream = urllib.parse.urlsplit(upstream)
 
     def __enter__(self):
         self.loop = asyncio.new_event_loop()
