@@ -147,7 +147,9 @@ with the one in hand. A failed request is not repeated before a back-off of 1 s,
 | name | meaning |
 |---|---|
 | `LITELLM_MASTER_KEY` | the master key, when `general_settings.master_key` is left out |
-| `PROXY_BASE_URL` | the public origin; its host and origin may call a gateway that listens on a loopback address |
+| `PROXY_BASE_URL` | the public origin: scheme, host and port; its host and origin may call a gateway that listens on a loopback address |
+| `MCP_TRUSTED_REDIRECT_ORIGINS` | further https hosts that a sign-in may end at: `host`, `host:port` or `*.suffix`, separated by commas |
+| `MCP_TRUSTED_NATIVE_REDIRECT_URIS` | further redirect URIs with an application's own scheme, separated by commas; `*` at the end covers what is below |
 | `DATABASE_URL` | where what lasts is kept: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/NAME`; `general_settings.database_url` when it is left out |
 | `VESTIBULE_DATA_DIR` | the directory of `vestibule.db`, when no database is named; without it that file is beside the configuration file |
 | `VESTIBULE_MASTER_KEY_FILE` | a file with one base64 key of 32 bytes a line: the first seals, all open. It is read again when it changes |

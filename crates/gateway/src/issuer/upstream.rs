@@ -188,6 +188,11 @@ impl Discovery {
         self.slot(server).endpoints().await
     }
 
+    /// What is known of `server` by now. Nothing is fetched and nobody waits.
+    pub fn known(&self, server: &UpstreamConfig) -> Option<Arc<UpstreamEndpoints>> {
+        self.slot(server).known()
+    }
+
     /// One search now, past everything that is kept, and what each of its steps came to; for tools.
     pub async fn trace(&self, server: &UpstreamConfig) -> (Option<UpstreamEndpoints>, Vec<Probe>) {
         self.shared.search(server).await
@@ -304,6 +309,12 @@ enum Begun {
 }
 
 impl Slot {
+    fn known(&self) -> Option<Arc<UpstreamEndpoints>> {
+        let now = self.shared.clock.now();
+        let known = self.current.load_full().filter(|known| now < known.use_until)?;
+        Some(Arc::clone(&known.endpoints))
+    }
+
     async fn endpoints(&self) -> Outcome {
         let now = self.shared.clock.now();
         if let Some(known) = self.current.load_full()

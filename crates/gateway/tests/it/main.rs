@@ -45,4 +45,5 @@ mod tls;
 mod token;
 mod token_faults;
 mod tokens;
+mod user_credentials;
 mod walk;

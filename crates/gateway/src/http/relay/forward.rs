@@ -129,11 +129,18 @@ impl Call<'_> {
         }
     }
 
+    /// The scope is the configured one, or the one that the server is known to ask for.
     fn sign_in_required(&self, sign_in: &SignIn) -> Refusal {
+        let learned = || {
+            let people = self.worker.app.people.as_ref()?;
+            let known = people.issuer.discovery.known(&sign_in.upstream(self.server))?;
+            (!known.scopes.is_empty()).then(|| known.scopes.join(" "))
+        };
+        let configured = (!sign_in.scopes.is_empty()).then(|| sign_in.scopes.join(" "));
         Refusal::new(ErrorCode::SignInRequired).with_sign_in(Wanted {
             server: self.server.name.clone(),
             error: None,
-            scope: (!sign_in.scopes.is_empty()).then(|| sign_in.scopes.join(" ")),
+            scope: configured.or_else(learned),
         })
     }
 

@@ -1,0 +1,198 @@
+//! A person's own tokens at LiteLLM's management addresses: shown without a secret, kept by hand, forgotten and revoked.
+
+use crate::browser::{Browser, Registered, registering, shared};
+use crate::harness::{Got, KEY, Start, TestGateway, answer, echo, got, keyed, personal};
+use reqwest::Method;
+use serde_json::{Value, json};
+use vestibule_testkit::{Provider, Upstream};
+
+const ONE: &str = "/v1/mcp/server/one/oauth-user-credential";
+const LIST: &str = "/v1/mcp/user-credentials";
+
+async fn start() -> (Provider, Upstream, TestGateway) {
+    let provider = Provider::start().await;
+    let upstream = provider.upstream().await;
+    let gateway = Start::new(personal(&registering("one", &upstream, ""), ""))
+        .start()
+        .await;
+    (provider, upstream, gateway)
+}
+
+/// Signs in with the key on the token request, so that the tokens are kept.
+async fn sign_in(gateway: &TestGateway, path: &str) {
+    let client = Registered::at(gateway, path).await;
+    let code = client.code(gateway, &Browser::new()).await;
+    let request = client
+        .exchange(gateway, &code, &[])
+        .header("x-litellm-api-key", KEY);
+    assert_eq!(got(request).await.status, 200);
+}
+
+async fn ask(gateway: &TestGateway, method: Method, path: &str, body: Option<Value>) -> Got {
+    let request = gateway
+        .http
+        .request(method, gateway.url(path))
+        .header("x-litellm-api-key", KEY);
+    got(match body {
+        Some(body) => request.json(&body),
+        None => request,
+    })
+    .await
+}
+
+async fn status(gateway: &TestGateway) -> Value {
+    let got = ask(gateway, Method::GET, &format!("{ONE}/status"), None).await;
+    assert_eq!((got.status, got.header("cache-control")), (200, "no-store"));
+    got.body
+}
+
+#[tokio::test]
+async fn what_is_kept_is_shown_without_a_secret_and_forgotten_and_revoked() {
+    let (provider, _upstream, gateway) = start().await;
+    assert_eq!(status(&gateway).await["has_credential"], false);
+    assert_eq!(ask(&gateway, Method::GET, LIST, None).await.body, json!([]));
+    sign_in(&gateway, "/one").await;
+    let shown = status(&gateway).await;
+    assert_eq!(
+        (
+            &shown["has_credential"],
+            &shown["is_expired"],
+            &shown["is_renewable"]
+        ),
+        (&json!(true), &json!(false), &json!(true))
+    );
+    // The test's clock begins at 2001-09-09T01:46:40Z.
+    assert_eq!(shown["connected_at"], "2001-09-09T01:46:40Z");
+    assert_eq!(shown["expires_at"], "2001-09-09T02:46:40Z");
+    let list = ask(&gateway, Method::GET, LIST, None).await.body;
+    assert_eq!(
+        (&list[0]["server_name"], &list[0]["credential_type"], &list[1]),
+        (&json!("one"), &json!("oauth2"), &Value::Null)
+    );
+    for text in [shown.to_string(), list.to_string()] {
+        assert!(
+            provider.tokens().iter().all(|token| !text.contains(token)),
+            "{text}"
+        );
+    }
+    gateway.advance(3601);
+    assert_eq!(status(&gateway).await["is_expired"], true);
+
+    let gone = ask(&gateway, Method::DELETE, ONE, None).await;
+    assert_eq!((gone.status, &gone.body["has_credential"]), (200, &json!(false)));
+    let revoked = provider.requests_to("/revoke");
+    assert_eq!(revoked.len(), 1);
+    assert_eq!(
+        revoked[0].form_value("token_type_hint").as_deref(),
+        Some("refresh_token")
+    );
+    // The refresh token takes the access tokens along (RFC 7009 section 2.1).
+    let token = revoked[0].form_value("token").expect("a token");
+    assert!(token.starts_with("canary-refresh-"), "{token}");
+    provider.assert_never_seen(KEY);
+    assert_eq!(answer(gateway.post("/one/mcp", &echo("a"))).await.0, 401);
+    let again = ask(&gateway, Method::DELETE, ONE, None).await;
+    assert_eq!(
+        (again.status, &again.body["error"]["code"]),
+        (404, &json!("no_credential"))
+    );
+}
+
+#[tokio::test]
+async fn one_server_is_forgotten_and_the_others_are_not() {
+    let provider = Provider::start().await;
+    let upstream = provider.upstream().await;
+    let servers = registering("one", &upstream, "") + &registering("two", &upstream, "");
+    let gateway = Start::new(personal(&servers, "")).start().await;
+    sign_in(&gateway, "/one").await;
+    sign_in(&gateway, "/two").await;
+    let call = |path: &'static str| answer(gateway.post(path, &echo("a")));
+    assert_eq!((call("/one/mcp").await.0, call("/two/mcp").await.0), (200, 200));
+    assert_eq!(ask(&gateway, Method::DELETE, ONE, None).await.status, 200);
+    assert_eq!((call("/one/mcp").await.0, call("/two/mcp").await.0), (401, 200));
+}
+
+#[tokio::test]
+async fn tokens_from_elsewhere_are_kept_too() {
+    let (provider, upstream, gateway) = start().await;
+    // Somebody else's way to a token of this provider: a client that signed in without the key.
+    let elsewhere = Registered::at(&gateway, "/one").await.tokens(&gateway).await;
+    let brought = json!({"access_token": elsewhere["access_token"], "expires_in": 60, "scopes": ["a", "b"]});
+    let kept = ask(&gateway, Method::POST, ONE, Some(brought)).await;
+    assert_eq!(
+        (
+            kept.status,
+            &kept.body["has_credential"],
+            &kept.body["is_renewable"]
+        ),
+        (200, &json!(true), &json!(false)),
+        "{kept:?}"
+    );
+    assert_eq!(answer(gateway.post("/one/mcp", &echo("a"))).await.0, 200);
+    upstream.assert_never_seen(KEY);
+    for wrong in [
+        json!({}),
+        json!({"access_token": 1}),
+        json!({"access_token": ""}),
+        json!({"access_token": "a\nb"}),
+        // There is no client that it could be refreshed with.
+        json!({"access_token": "a", "refresh_token": "b"}),
+    ] {
+        let refused = ask(&gateway, Method::POST, ONE, Some(wrong.clone())).await;
+        assert_eq!(
+            (refused.status, &refused.body["error"]["code"]),
+            (400, &json!("missing_parameter")),
+            "{wrong}"
+        );
+    }
+    // With a configured client a refresh token is renewed like any other.
+    let servers = shared("one", &provider, "");
+    let shared = Start::new(personal(&servers, "")).start().await;
+    let brought = json!({"access_token": "over", "refresh_token": "unknown", "expires_in": 1});
+    let kept = ask(&shared, Method::POST, ONE, Some(brought)).await;
+    assert_eq!(kept.body["is_renewable"], true, "{kept:?}");
+    shared.advance(2);
+    assert_eq!(answer(shared.post("/one/mcp", &echo("a"))).await.0, 401);
+    let asked = provider.requests_to("/token");
+    assert_eq!(
+        asked
+            .last()
+            .and_then(|request| request.form_value("refresh_token"))
+            .as_deref(),
+        Some("unknown")
+    );
+}
+
+#[tokio::test]
+async fn who_has_no_key_or_is_nobody_in_particular_is_told_so() {
+    let (_provider, upstream, gateway) = start().await;
+    for (method, path) in [
+        (Method::GET, LIST),
+        (Method::GET, "/v1/mcp/server/one/oauth-user-credential/status"),
+        (Method::POST, ONE),
+        (Method::DELETE, ONE),
+    ] {
+        let request = gateway.http.request(method.clone(), gateway.url(path));
+        assert_eq!(got(request).await.status, 401, "{method} {path}");
+    }
+    for path in [
+        "/v1/mcp/server/nobody/oauth-user-credential",
+        "/v1/mcp/server/nobody/oauth-user-credential/status",
+    ] {
+        let got = ask(&gateway, Method::GET, path, None).await;
+        assert!(matches!(got.status, 404 | 405), "{path}: {got:?}");
+    }
+    // A key that several people share is nobody's in particular.
+    let shared = Start::new(keyed(&registering("one", &upstream, "")))
+        .start()
+        .await;
+    for (method, path) in [(Method::GET, LIST), (Method::DELETE, ONE)] {
+        let refused = ask(&shared, method, path, None).await;
+        assert_eq!(
+            (refused.status, &refused.body["error"]["code"]),
+            (400, &json!("no_person"))
+        );
+    }
+    sign_in(&shared, "/one").await;
+    assert_eq!(answer(shared.post("/one/mcp", &echo("a"))).await.0, 401);
+}
