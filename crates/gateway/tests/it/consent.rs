@@ -4,6 +4,7 @@
 use crate::browser::{
     Browser, REDIRECT, Registered, SHARED_ID, STATE, metadata, names, parameter, registering, shared,
 };
+use crate::by_hand::{ask, head};
 use crate::harness::{Got, Start, TestGateway, assert_nothing_secret_logged, keyed};
 use serde_json::json;
 use vestibule_testkit::Provider;
@@ -346,9 +347,12 @@ async fn an_answer_to_a_request_that_is_wrong_is_judged_like_the_request() {
         parameter(got.header("location"), "error").as_deref(),
         Some("invalid_request")
     );
-    let huge = "x".repeat(100_000);
-    let got = browser.submit(&url, &[("ticket", huge.as_str())], &[]).await;
-    assert_eq!((got.status, &got.body["error"]), (400, &json!("invalid_request")));
+    let target = url.strip_prefix(&gateway.url("")).expect("the gateway's");
+    let huge = ask(&gateway, head("POST", target, "Content-Length: 100000\r\n")).await;
+    assert_eq!(
+        (huge.status, &huge.json()["error"]),
+        (400, &json!("invalid_request"))
+    );
     assert!(provider.requests().is_empty());
 }
 
