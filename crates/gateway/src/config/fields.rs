@@ -235,7 +235,7 @@ pub const SERVER: &[Field] = &[
     yes(
         "token_storage_ttl_seconds",
         Kind::Count,
-        "How long a person's stored tokens are used and kept, instead of as long as the authorization server allows.",
+        "How long a person's kept access token is used before it is renewed, instead of until a minute before its end; without a refresh token the person then signs in again.",
     ),
     yes(
         "static_headers",

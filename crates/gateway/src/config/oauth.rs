@@ -14,7 +14,7 @@ use vestibule_oauth::token_validation::TokenRules;
 use vestibule_oauth::{ClientAuthMethod, ClientSecret};
 
 /// Fields that only interactive sign-in uses; `authorization_url` may stand beside an explicit flow.
-const INTERACTIVE_ONLY: &[&str] = &[
+pub(super) const INTERACTIVE_ONLY: &[&str] = &[
     "registration_url",
     "issuer",
     "send_resource",

@@ -1,6 +1,7 @@
 //! One entry of `mcp_servers`: which fields belong together, and what they come to.
 
 use super::fields;
+use super::oauth::INTERACTIVE_ONLY;
 use super::problem::Severity;
 use super::reader::{Reader, Section, Unknown, join};
 use super::settings::{Auth, Limits, ServerSettings};
@@ -35,7 +36,7 @@ const RESERVED: &[&str] = &[
     ".well-known",
 ];
 
-/// Fields that only one family of `auth_type` uses.
+/// Fields that only one family of `auth_type` uses; see also [`INTERACTIVE_ONLY`].
 const STATIC_FIELDS: &[&str] = &["authentication_token", "auth_value"];
 const OAUTH_FIELDS: &[&str] = &[
     "oauth2_flow",
@@ -48,13 +49,6 @@ const OAUTH_FIELDS: &[&str] = &[
     "resource",
     "upstream_resource",
     "authorization_url",
-    "registration_url",
-    "issuer",
-    "send_resource",
-    "require_pkce",
-    "consent",
-    "token_validation",
-    "token_storage_ttl_seconds",
 ];
 
 /// Headers that `static_headers` and `extra_headers` cannot name: the transport's own, and the gateway's key.
@@ -209,9 +203,9 @@ impl Reader<'_> {
             .find(|known| **known == auth_type)
             .copied()?;
         let (used, unused): (&str, Vec<&str>) = match auth_type {
-            "none" => ("none", [STATIC_FIELDS, OAUTH_FIELDS].concat()),
+            "none" => ("none", [STATIC_FIELDS, OAUTH_FIELDS, INTERACTIVE_ONLY].concat()),
             "oauth2" => ("oauth2", STATIC_FIELDS.to_vec()),
-            other => (other, OAUTH_FIELDS.to_vec()),
+            other => (other, [OAUTH_FIELDS, INTERACTIVE_ONLY].concat()),
         };
         for name in unused {
             if section.has(name) {

@@ -9,9 +9,9 @@ use super::registrations::UpstreamClient;
 use super::upstream::UpstreamEndpoints;
 use crate::credentials::person::{NoToken, Person, Redeemed, Redemption};
 use crate::web::body::Body;
+use crate::web::json::no_store;
 use crate::web::parameters::Parameters;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -377,7 +377,7 @@ fn answer(issued: &Issued<'_>) -> Response<Body> {
     if let Some(scope) = issued.scope {
         document["scope"] = json!(scope);
     }
-    json_response(StatusCode::OK, &document)
+    no_store(StatusCode::OK, document.to_string())
 }
 
 /// LiteLLM's body of a token that breaks the operator's rule.
@@ -390,15 +390,5 @@ fn refused_by_rule(asked: &Asked<'_>, mismatch: &Mismatch) -> Response<Body> {
         "message": mismatch.to_string(),
         "request_id": asked.id.as_str(),
     }});
-    json_response(StatusCode::FORBIDDEN, &document)
-}
-
-fn json_response(status: StatusCode, document: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::full(Bytes::from(document.to_string())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
+    no_store(StatusCode::FORBIDDEN, document.to_string())
 }
