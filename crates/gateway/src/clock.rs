@@ -27,7 +27,7 @@ impl Moment {
         Self(self.0.saturating_add(distance))
     }
 
-    /// How far `self` is ahead of `other`; zero when it is not.
+    /// How far `other` is ahead of `self`; zero when it is not.
     pub fn until(self, other: Self) -> Duration {
         other.0.saturating_sub(self.0)
     }

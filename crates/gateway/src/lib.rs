@@ -13,6 +13,7 @@ pub mod http;
 pub mod ids;
 pub mod issuer;
 pub mod net;
+pub mod policy;
 pub mod registry;
 pub mod telemetry;
 pub mod web;

@@ -14,6 +14,9 @@ pub struct Envelope<'a> {
     /// The method; absent on responses.
     #[serde(borrow, default)]
     pub method: Option<Cow<'a, str>>,
+    /// The params, on requests and notifications.
+    #[serde(borrow, default)]
+    pub params: Option<&'a RawValue>,
     /// The result, on a response.
     #[serde(borrow, default)]
     pub result: Option<&'a RawValue>,

@@ -1,5 +1,9 @@
 //! Server-sent events (WHATWG HTML, "Server-sent events"), read from chunks cut anywhere, with a bound on
-//! the size of an event. For readers of a stream; a relay passes the bytes on without this.
+//! the size of an event. For readers of a stream; a relay that changes nothing passes the bytes on without this.
+
+mod whole;
+
+pub use whole::{WholeEvent, WholeEvents};
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
@@ -11,6 +15,8 @@ pub struct Event {
     pub data: String,
     /// The last `id` seen before the event ended, if it set one.
     pub id: Option<String>,
+    /// Its type, if it names one; `message` is meant otherwise.
+    pub event: Option<String>,
 }
 
 /// Why a stream cannot be read on.
@@ -105,6 +111,7 @@ impl EventReader {
                 self.event.data.push_str(value);
             }
             "id" if !value.contains('\0') => self.event.id = Some(value.to_owned()),
+            "event" => self.event.event = Some(value.to_owned()),
             _ => {}
         }
     }
@@ -148,15 +155,17 @@ mod tests {
 
     #[test]
     fn fields_comments_and_priming_events() {
-        let stream = "\u{feff}: hello\nid: 7\nretry: 100\ndata:\n\nevent: message\ndata: {\"a\":\ndata: 1}\n\nid: 9\n\n";
+        let stream = "\u{feff}: hello\nid: 7\nretry: 100\ndata:\n\nevent: endpoint\ndata: {\"a\":\ndata: 1}\n\nid: 9\n\n";
         let events = read(&[stream.as_bytes()]).expect("readable");
         assert_eq!(
             events[0],
             Event {
                 data: String::new(),
-                id: Some("7".into())
+                id: Some("7".into()),
+                event: None,
             }
         );
+        assert_eq!(events[1].event.as_deref(), Some("endpoint"));
         assert_eq!(events[1].data, "{\"a\":\n1}");
         assert_eq!(events.len(), 2);
     }

@@ -1,6 +1,7 @@
 //! `WWW-Authenticate: Bearer …`, written and read in one place (RFC 6750 section 3, RFC 9728 section 5.1).
 
 use std::fmt;
+use std::ops::Range;
 
 /// A Bearer challenge. Every value is written as a quoted string; characters that a quoted string
 /// cannot carry are left out, so a challenge is always a valid header value.
@@ -16,6 +17,8 @@ pub struct BearerChallenge<'a> {
     pub resource_metadata: Option<&'a str>,
     /// The scopes that a request needs, with spaces (RFC 6750 section 3).
     pub scope: Option<&'a str>,
+    /// What Entra wants the client to bring to its authorization endpoint, in base64.
+    pub claims: Option<&'a str>,
 }
 
 impl fmt::Display for BearerChallenge<'_> {
@@ -27,6 +30,7 @@ impl fmt::Display for BearerChallenge<'_> {
             ("error_description", self.error_description),
             ("resource_metadata", self.resource_metadata),
             ("scope", self.scope),
+            ("claims", self.claims),
         ];
         let mut separator = " ";
         for (name, value) in parameters {
@@ -66,34 +70,22 @@ pub fn parse_bearer(values: &[&str]) -> Option<UpstreamChallenge> {
 }
 
 /// Reads the values of all `WWW-Authenticate` headers of an answer (RFC 9110 section 11.6.1), which may each
-/// hold several challenges, and gives every Bearer challenge. It forgives what servers get wrong: a missing comma,
-/// spaces around `=`, values without quotes. Of a parameter that stands twice the first counts.
+/// hold several challenges, and gives every Bearer challenge. Of a parameter that stands twice the first counts.
 pub(crate) fn bearer_challenges<'v>(values: impl IntoIterator<Item = &'v str>) -> Vec<UpstreamChallenge> {
     let mut found: Vec<UpstreamChallenge> = Vec::new();
     for value in values {
-        let mut rest = value;
         let mut in_bearer = false;
-        loop {
-            rest = rest.trim_start_matches([' ', '\t', ',']);
-            let Some((name, after)) = token(rest) else {
-                // What fits nowhere is passed over, one character at a time.
-                let mut characters = rest.chars();
-                if characters.next().is_none() {
-                    break;
+        for part in parts(value) {
+            let (name, text) = match part {
+                Part::Scheme { name, .. } => {
+                    in_bearer = name.eq_ignore_ascii_case("bearer");
+                    if in_bearer {
+                        found.push(UpstreamChallenge::default());
+                    }
+                    continue;
                 }
-                rest = characters.as_str();
-                continue;
+                Part::Parameter { name, value, .. } => (name, value),
             };
-            let Some(assigned) = after.trim_start_matches([' ', '\t']).strip_prefix('=') else {
-                in_bearer = name.eq_ignore_ascii_case("bearer");
-                if in_bearer {
-                    found.push(UpstreamChallenge::default());
-                }
-                rest = after;
-                continue;
-            };
-            let (text, after) = parameter_value(assigned.trim_start_matches([' ', '\t']));
-            rest = after;
             let Some(challenge) = found.last_mut().filter(|_| in_bearer) else {
                 continue;
             };
@@ -107,6 +99,96 @@ pub(crate) fn bearer_challenges<'v>(values: impl IntoIterator<Item = &'v str>) -
         }
     }
     found
+}
+
+/// One `WWW-Authenticate` value with `resource_metadata` (RFC 9728 section 5.1) naming `url`: in every challenge that
+/// has the parameter, and in every Bearer challenge. All other bytes stay as they are.
+pub fn with_resource_metadata(value: &str, url: &str) -> String {
+    let parameter = BearerChallenge {
+        resource_metadata: Some(url),
+        ..Default::default()
+    }
+    .to_string();
+    let parameter = parameter.trim_start_matches("Bearer");
+    let quoted = parameter.trim_start_matches(" resource_metadata=");
+    let parts = parts(value);
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        match part {
+            Part::Parameter { name, at, .. } if is_metadata(name) => {
+                edits.push((at.clone(), quoted.to_owned()));
+            }
+            Part::Scheme { name, end } if name.eq_ignore_ascii_case("bearer") => {
+                let own = || {
+                    let behind = parts.iter().skip(index + 1);
+                    behind.map_while(|part| match part {
+                        Part::Parameter { name, .. } => Some(*name),
+                        Part::Scheme { .. } => None,
+                    })
+                };
+                if !own().any(is_metadata) {
+                    let comma = if own().next().is_some() { "," } else { "" };
+                    edits.push((*end..*end, format!("{parameter}{comma}")));
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut whole = value.to_owned();
+    for (at, text) in edits.into_iter().rev() {
+        whole.replace_range(at, &text);
+    }
+    whole
+}
+
+fn is_metadata(name: &str) -> bool {
+    name.eq_ignore_ascii_case("resource_metadata")
+}
+
+/// What a `WWW-Authenticate` value is made of.
+enum Part<'v> {
+    /// The name of a scheme, and where it ends.
+    Scheme { name: &'v str, end: usize },
+    /// A parameter, with its value and where that stands as written.
+    Parameter {
+        name: &'v str,
+        value: String,
+        at: Range<usize>,
+    },
+}
+
+/// The parts of one value, in order. It forgives what servers get wrong: a missing comma, spaces around `=`, values
+/// without quotes. What fits nowhere is passed over.
+fn parts(value: &str) -> Vec<Part<'_>> {
+    let mut found = Vec::new();
+    let mut rest = value;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let Some((name, after)) = token(rest) else {
+            let mut characters = rest.chars();
+            if characters.next().is_none() {
+                return found;
+            }
+            rest = characters.as_str();
+            continue;
+        };
+        let Some(assigned) = after.trim_start_matches([' ', '\t']).strip_prefix('=') else {
+            found.push(Part::Scheme {
+                name,
+                end: value.len() - after.len(),
+            });
+            rest = after;
+            continue;
+        };
+        let written = assigned.trim_start_matches([' ', '\t']);
+        let (text, after) = parameter_value(written);
+        found.push(Part::Parameter {
+            name,
+            value: text,
+            at: value.len() - written.len()..value.len() - after.len(),
+        });
+        rest = after;
+    }
 }
 
 /// `1*tchar` (RFC 9110 section 5.6.2) and what follows it.
@@ -239,7 +321,59 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_relayed_challenge_names_our_document_and_keeps_the_rest() {
+        const OURS: &str = "https://gw/.well-known/oauth-protected-resource/n/mcp";
+        for (value, expected) in [
+            ("Bearer", r#"Bearer resource_metadata="OURS""#),
+            (
+                r#"Bearer realm="x", error="invalid_token", scope="a  b""#,
+                r#"Bearer resource_metadata="OURS", realm="x", error="invalid_token", scope="a  b""#,
+            ),
+            (
+                r#"Bearer error="e",resource_metadata="https://up/x?a=b,c" , error_description="say \"no\", \u{e9}""#,
+                r#"Bearer error="e",resource_metadata="OURS" , error_description="say \"no\", \u{e9}""#,
+            ),
+            (
+                "bearer Resource_Metadata = https://up/x, scope=a",
+                r#"bearer Resource_Metadata = "OURS", scope=a"#,
+            ),
+            // Any scheme may name the document; what another scheme says of itself stays.
+            (
+                r#"DPoP algs="ES256", resource_metadata="https://up", Basic realm="Bearer, resource_metadata=x""#,
+                r#"DPoP algs="ES256", resource_metadata="OURS", Basic realm="Bearer, resource_metadata=x""#,
+            ),
+            (
+                r#"Basic realm="a", Bearer, Negotiate abc=="#,
+                r#"Basic realm="a", Bearer resource_metadata="OURS", Negotiate abc=="#,
+            ),
+            (r#"Basic realm="a""#, r#"Basic realm="a""#),
+            // Whatever counts of two, it is ours; and ours stands before what only another reader would find.
+            (
+                r#"Bearer resource_metadata="https://a", resource_metadata=https://b"#,
+                r#"Bearer resource_metadata="OURS", resource_metadata="OURS""#,
+            ),
+            (
+                r#"Bearer x="y resource_metadata="https://evil""#,
+                r#"Bearer resource_metadata="OURS", x="y resource_metadata="https://evil""#,
+            ),
+            ("", ""),
+        ] {
+            let expected = expected.replace("OURS", OURS);
+            assert_eq!(with_resource_metadata(value, OURS), expected, "{value}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_relayed_challenge_is_read_as_ours(value in any::<String>()) {
+            let ours = "https://gw/x";
+            let relayed = with_resource_metadata(&value, ours);
+            for challenge in bearer_challenges([relayed.as_str()]) {
+                prop_assert_eq!(challenge.resource_metadata.as_deref(), Some(ours));
+            }
+        }
+
         #[test]
         fn what_is_written_is_read_back(url in "[ -~]{0,40}", scope in "[ -~]{0,20}") {
             let challenge = BearerChallenge {

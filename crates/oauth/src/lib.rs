@@ -2,18 +2,21 @@
 //! challenge is written. There is no I/O here and no clock; callers bring bytes and get decisions.
 
 pub mod challenge;
+pub mod client_assertion;
 pub mod client_auth;
 pub mod error;
+pub mod jwt;
 pub mod metadata;
 pub mod origin;
 pub mod pkce;
 pub mod redirect_uri;
 pub mod registration;
+pub mod token_exchange;
 pub mod token_request;
 pub mod token_response;
 pub mod token_validation;
 
-pub use challenge::{BearerChallenge, UpstreamChallenge, parse_bearer};
+pub use challenge::{BearerChallenge, UpstreamChallenge, parse_bearer, with_resource_metadata};
 pub use client_auth::{Client, ClientAuthMethod, ClientSecret};
 pub use error::{ErrorResponse, OAuthError, OAuthErrorCode};
 pub use origin::{NotAnOrigin, Origin, Scheme, is_loopback_host};

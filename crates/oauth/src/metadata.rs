@@ -49,8 +49,12 @@ pub struct AuthorizationServerMetadata {
     pub registration_endpoint: Option<Url>,
     /// `revocation_endpoint` (RFC 7009).
     pub revocation_endpoint: Option<Url>,
+    /// `jwks_uri`.
+    pub jwks_uri: Option<Url>,
     /// `scopes_supported`.
     pub scopes_supported: Vec<String>,
+    /// `grant_types_supported`; absent means `authorization_code` and `implicit`.
+    pub grant_types_supported: Option<Vec<String>>,
     /// `token_endpoint_auth_methods_supported`; absent means `client_secret_basic`.
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// `code_challenge_methods_supported`.
@@ -101,6 +105,36 @@ impl ProtectedResourceMetadata {
     }
 }
 
+/// A server's metadata (RFC 9728 section 2) with every member that it has, to be told to its clients by somebody that
+/// stands between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceDocument(Map<String, Value>);
+
+impl ResourceDocument {
+    /// Reads a document. Of `authorization_servers` those stay that can be issuers, as written.
+    pub fn parse(body: &[u8]) -> Result<Self, MetadataFault> {
+        let servers = ProtectedResourceMetadata::parse(body)?.authorization_servers;
+        let mut document = object(body)?;
+        document.insert("authorization_servers".into(), servers.into());
+        Ok(Self(document))
+    }
+
+    /// Of a server that says nothing itself and has this authorization server.
+    pub fn of_issuer(issuer: &str) -> Self {
+        let servers = json!([issuer]);
+        Self(Map::from_iter([("authorization_servers".to_owned(), servers)]))
+    }
+
+    /// The document about `resource`, the URL by which the clients call the server. `signed_metadata` is left out: it
+    /// would count before the other members, and is about another URL.
+    pub fn about(&self, resource: &str) -> Value {
+        let mut document = self.0.clone();
+        document.remove("signed_metadata");
+        document.insert("resource".into(), resource.into());
+        Value::Object(document)
+    }
+}
+
 impl AuthorizationServerMetadata {
     /// Reads a document. A member of the wrong type is one that is not there, except `issuer`, without which
     /// a document is about nobody.
@@ -123,7 +157,9 @@ impl AuthorizationServerMetadata {
             token_endpoint: endpoint("token_endpoint"),
             registration_endpoint: endpoint("registration_endpoint"),
             revocation_endpoint: endpoint("revocation_endpoint"),
+            jwks_uri: endpoint("jwks_uri"),
             scopes_supported: scopes(&document),
+            grant_types_supported: texts(&document, "grant_types_supported"),
             token_endpoint_auth_methods_supported: texts(&document, "token_endpoint_auth_methods_supported"),
             code_challenge_methods_supported: texts(&document, "code_challenge_methods_supported"),
             authorization_response_iss_parameter_supported: flag(
@@ -277,14 +313,18 @@ impl ChallengeHints {
 }
 
 /// Our metadata of a protected resource. `resource` is exactly the URL that the client uses, and
-/// `authorization_server` exactly the issuer of the other document.
+/// `authorization_server` exactly the issuer of the other document. Without scopes nothing is said of them (RFC 9728
+/// section 3.2).
 pub fn protected_resource_document(resource: &str, authorization_server: &str, scopes: &[String]) -> Value {
-    json!({
+    let mut document = json!({
         "resource": resource,
         "authorization_servers": [authorization_server],
-        "scopes_supported": scopes,
-        "bearer_methods_supported": ["header"],
-    })
+    });
+    if !scopes.is_empty() {
+        document["scopes_supported"] = json!(scopes);
+    }
+    document["bearer_methods_supported"] = json!(["header"]);
+    document
 }
 
 /// Our endpoints as an authorization server.
@@ -301,7 +341,8 @@ pub struct OwnEndpoints<'a> {
 }
 
 /// Our metadata as an authorization server; the same for RFC 8414 and OIDC. `issuer` is exactly the identifier
-/// that the document's URL was built from, and what `iss` says at the redirect (RFC 9207).
+/// that the document's URL was built from, and what `iss` says at the redirect (RFC 9207). Without scopes the list is empty,
+/// though RFC 8414 section 3.2 would leave it out: mcp-remote asks for scopes of its own where there is no list.
 pub fn authorization_server_document(issuer: &str, endpoints: &OwnEndpoints<'_>, scopes: &[String]) -> Value {
     let methods = ["client_secret_post", "client_secret_basic", "none"];
     let mut document = json!({
@@ -328,6 +369,30 @@ pub fn authorization_server_document(issuer: &str, endpoints: &OwnEndpoints<'_>,
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_document_that_is_passed_on_is_about_our_url() {
+        let body = json!({
+            "resource": "https://up/mcp",
+            "authorization_servers": ["https://as", "https://as/", "javascript:alert(1)", 7],
+            "scopes_supported": ["r"],
+            "resource_name": "Up",
+            "signed_metadata": "a.b.c",
+        });
+        let document = ResourceDocument::parse(body.to_string().as_bytes()).expect("a document");
+        let expected = json!({
+            "resource": "https://gw/up/mcp",
+            "authorization_servers": ["https://as", "https://as/"],
+            "scopes_supported": ["r"],
+            "resource_name": "Up",
+        });
+        assert_eq!(document.about("https://gw/up/mcp"), expected);
+        assert_eq!(
+            ResourceDocument::of_issuer("https://as").about("https://gw/x"),
+            json!({"resource": "https://gw/x", "authorization_servers": ["https://as"]})
+        );
+        assert!(ResourceDocument::parse(b"[]").is_err());
+    }
 
     fn url(text: &str) -> Url {
         Url::parse(text).expect("url")
@@ -549,6 +614,8 @@ mod tests {
             protected_resource_document("https://g/s/mcp", "https://g/s", &scopes).to_string(),
             r#"{"resource":"https://g/s/mcp","authorization_servers":["https://g/s"],"scopes_supported":["a"],"bearer_methods_supported":["header"]}"#
         );
+        let document = protected_resource_document("https://g/s/mcp", "https://g/s", &[]);
+        assert_eq!(document.get("scopes_supported"), None);
         let endpoints = OwnEndpoints {
             authorization: "https://g/s/authorize",
             token: "https://g/s/token",

@@ -2,16 +2,13 @@
 //! exchange (section 4.1.3) and a refresh (section 6). What all of them share is written once.
 
 use crate::client_auth::{Client, ClientAuthMethod, ClientSecret, form_encoded};
+use crate::token_exchange::ClientProof;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded::Serializer;
 
-/// Everything that a client credentials token depends on.
+/// Everything that a client credentials token depends on, but for the client.
 #[derive(Debug, Clone)]
 pub struct ClientCredentialsRequest {
-    /// Who asks.
-    pub client: ClientSecret,
-    /// How it proves that.
-    pub auth_method: ClientAuthMethod,
     /// Sent as one space-separated `scope`; left out when empty.
     pub scopes: Vec<String>,
     /// `audience`, which several authorization servers ask for; not in an RFC for this grant.
@@ -82,21 +79,19 @@ impl RevocationRequest {
 impl ClientCredentialsRequest {
     /// Writes the request. With `client_secret_basic` neither identifier nor secret is in the body
     /// (RFC 6749 section 2.3: one method a request).
-    pub fn encode(&self) -> EncodedTokenRequest {
+    pub fn encode(&self, proof: &ClientProof) -> EncodedTokenRequest {
         let scope = self.scopes.join(" ");
         let parameters = [
             ("scope", Some(scope.as_str()).filter(|scope| !scope.is_empty())),
             ("audience", self.audience.as_deref()),
             ("resource", self.resource.as_deref()),
         ];
-        let secret = self.auth_method.sends_secret().then_some(&self.client);
-        encode(
-            Some("client_credentials"),
-            &self.client.id,
-            secret,
-            self.auth_method,
-            &parameters,
-        )
+        proof.encode("client_credentials", &parameters)
+    }
+
+    /// What an answer must not repeat: the client's secret or its assertion, as sent.
+    pub fn sent_secrets(&self, proof: &ClientProof) -> Vec<SecretString> {
+        proof.sent_secrets(std::iter::empty())
     }
 }
 
@@ -153,7 +148,7 @@ fn encode_for(
 }
 
 /// The shared steps: the grant type, the client in its one place, then the parameters that are there.
-fn encode(
+pub(crate) fn encode(
     grant: Option<&str>,
     client_id: &str,
     proof: Option<&ClientSecret>,
@@ -203,13 +198,12 @@ pub fn is_scope_token(scope: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn request(auth_method: ClientAuthMethod) -> ClientCredentialsRequest {
+    fn proof(auth_method: ClientAuthMethod) -> ClientProof {
+        ClientProof::Shared(client(Some("s&cret"), auth_method))
+    }
+
+    fn request() -> ClientCredentialsRequest {
         ClientCredentialsRequest {
-            client: ClientSecret {
-                id: "me".into(),
-                secret: "s&cret".into(),
-            },
-            auth_method,
             scopes: vec!["mcp:read".into(), "mcp:write".into()],
             audience: Some("api".into()),
             resource: Some("https://mcp.example/mcp".into()),
@@ -218,7 +212,7 @@ mod tests {
 
     #[test]
     fn post_carries_the_client_in_the_body() {
-        let encoded = request(ClientAuthMethod::ClientSecretPost).encode();
+        let encoded = request().encode(&proof(ClientAuthMethod::ClientSecretPost));
         assert_eq!(
             encoded.body.expose_secret(),
             "grant_type=client_credentials&client_id=me&client_secret=s%26cret&scope=mcp%3Aread+mcp%3Awrite\
@@ -229,10 +223,34 @@ mod tests {
 
     #[test]
     fn basic_keeps_the_client_out_of_the_body() {
-        let encoded = request(ClientAuthMethod::ClientSecretBasic).encode();
+        let encoded = request().encode(&proof(ClientAuthMethod::ClientSecretBasic));
         assert!(!encoded.body.expose_secret().contains("client_id"));
         assert!(!encoded.body.expose_secret().contains("cret"));
         assert!(encoded.authorization.is_some());
+    }
+
+    #[test]
+    fn a_key_sends_an_assertion_in_place_of_a_secret() {
+        let proof = ClientProof::Assertion {
+            client_id: "me".into(),
+            assertion: "a.b.c".into(),
+        };
+        let encoded = request().encode(&proof);
+        assert_eq!(
+            encoded.body.expose_secret(),
+            "grant_type=client_credentials&client_id=me\
+             &client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=a.b.c\
+             &scope=mcp%3Aread+mcp%3Awrite&audience=api&resource=https%3A%2F%2Fmcp.example%2Fmcp"
+        );
+        assert!(encoded.authorization.is_none());
+        let secrets = request().sent_secrets(&proof);
+        assert_eq!(
+            secrets
+                .iter()
+                .map(ExposeSecret::expose_secret)
+                .collect::<Vec<_>>(),
+            ["a.b.c"]
+        );
     }
 
     #[test]
@@ -241,10 +259,11 @@ mod tests {
             scopes: vec![],
             audience: None,
             resource: None,
-            ..request(ClientAuthMethod::ClientSecretBasic)
         };
         assert_eq!(
-            bare.encode().body.expose_secret(),
+            bare.encode(&proof(ClientAuthMethod::ClientSecretBasic))
+                .body
+                .expose_secret(),
             "grant_type=client_credentials"
         );
     }

@@ -4,6 +4,7 @@
 mod document;
 
 use crate::error::ErrorResponse;
+use crate::token_exchange::{ACCESS_TOKEN_TYPE, ID_JAG_TYPE, JWT_TYPE};
 pub use document::TokenDocument;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -86,6 +87,18 @@ pub enum TokenResponseFault {
     /// A token type other than Bearer.
     #[error("the token response has a token_type other than Bearer")]
     UnsupportedTokenType,
+    /// `issued_token_type` is missing or names something else than what was asked for (RFC 8693 section 2.2.1).
+    #[error("the token response does not say that it issued {0}")]
+    IssuedType(&'static str),
+}
+
+/// What a token exchange has to have issued (RFC 8693 section 2.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Issued {
+    /// An access token, said in so many words.
+    AccessToken,
+    /// An access token. A grant other than RFC 8693's does not say so; one that says something else is refused.
+    Unsaid,
 }
 
 /// How much is forgiven.
@@ -126,15 +139,57 @@ impl TokenResponse {
     ) -> Result<Self, TokenResponseFault> {
         judge(status, content_type, body, secrets, Manners::Tolerant)
     }
+
+    /// Judges the answer to a token exchange or a JWT bearer grant like [`TokenResponse::parse`], and whether an access
+    /// token is what was issued (RFC 8693 section 2.2.1).
+    pub fn parse_exchange(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+        secrets: &[&str],
+        issued: Issued,
+    ) -> Result<Self, TokenResponseFault> {
+        let response = judge(status, content_type, body, secrets, Manners::Strict)?;
+        let kind = response.document.value().get("issued_token_type");
+        let named = kind.is_some_and(|kind| kind == ACCESS_TOKEN_TYPE || kind == JWT_TYPE);
+        if named || issued == Issued::Unsaid && kind.is_none_or(Value::is_null) {
+            Ok(response)
+        } else {
+            Err(TokenResponseFault::IssuedType("an access token"))
+        }
+    }
 }
 
-fn judge(
+/// Judges the answer to a request for an identity assertion authorization grant: `issued_token_type` and `token_type`
+/// have to say that it is one (draft-ietf-oauth-identity-assertion-authz-grant section 4.3.3).
+pub fn parse_id_jag(
+    status: u16,
+    content_type: Option<&str>,
+    body: &[u8],
+    secrets: &[&str],
+) -> Result<SecretString, TokenResponseFault> {
+    let document = read(status, content_type, body, secrets, Manners::Strict)?;
+    let fields = document.value();
+    if text(fields, "issued_token_type") != Some(ID_JAG_TYPE) {
+        return Err(TokenResponseFault::IssuedType("an identity assertion grant"));
+    }
+    if !text(fields, "token_type").is_some_and(|kind| kind.eq_ignore_ascii_case("N_A")) {
+        return Err(TokenResponseFault::UnsupportedTokenType);
+    }
+    let grant = text(fields, "access_token").filter(|grant| is_token(grant));
+    grant
+        .map(SecretString::from)
+        .ok_or(TokenResponseFault::UnusableToken)
+}
+
+/// The members of a success; everything else is a fault.
+fn read(
     status: u16,
     content_type: Option<&str>,
     body: &[u8],
     secrets: &[&str],
     manners: Manners,
-) -> Result<TokenResponse, TokenResponseFault> {
+) -> Result<TokenDocument, TokenResponseFault> {
     if (300..400).contains(&status) {
         return Err(TokenResponseFault::Redirect(status));
     }
@@ -158,9 +213,17 @@ fn judge(
     if !(200..300).contains(&status) {
         return Err(TokenResponseFault::Status { status, content_type });
     }
-    let Some(document) = document else {
-        return Err(TokenResponseFault::NotATokenResponse { status, content_type });
-    };
+    document.ok_or(TokenResponseFault::NotATokenResponse { status, content_type })
+}
+
+fn judge(
+    status: u16,
+    content_type: Option<&str>,
+    body: &[u8],
+    secrets: &[&str],
+    manners: Manners,
+) -> Result<TokenResponse, TokenResponseFault> {
+    let document = read(status, content_type, body, secrets, manners)?;
     let fields = match manners {
         Manners::Strict => document.value(),
         Manners::Tolerant => document.around_the_token(),

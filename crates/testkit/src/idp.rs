@@ -13,7 +13,7 @@ use crate::{
     lock,
     peer::{Action, Peer},
     random_hex,
-    wire::response,
+    wire::{Request, response},
 };
 
 /// How the token endpoint answers a request.
@@ -108,7 +108,10 @@ pub struct Idp {
     shared: Arc<Mutex<Shared>>,
 }
 
+type Judge = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
+
 struct Shared {
+    judge: Option<Judge>,
     queue: VecDeque<Reply>,
     default: Reply,
     tokens: Vec<String>,
@@ -126,15 +129,19 @@ impl Idp {
     /// Starts; every request gets a new token until told otherwise.
     pub async fn start() -> Self {
         let shared = Arc::new(Mutex::new(Shared {
+            judge: None,
             queue: VecDeque::new(),
             default: Reply::token(),
             tokens: Vec::new(),
         }));
         let state = shared.clone();
         let peer = Peer::start(|_| {
-            Arc::new(move |_| {
+            Arc::new(move |request| {
                 let mut locked = lock(&state);
-                let reply = locked.queue.pop_front().unwrap_or_else(|| locked.default.clone());
+                let judged = locked.judge.as_ref().and_then(|judge| judge(request));
+                let reply = judged
+                    .or_else(|| locked.queue.pop_front())
+                    .unwrap_or_else(|| locked.default.clone());
                 drop(locked);
                 act(reply, &state)
             })
@@ -156,6 +163,11 @@ impl Idp {
     /// Answers with `reply` from now on, whenever the queue is empty.
     pub fn set_default(&self, reply: Reply) {
         lock(&self.shared).default = reply;
+    }
+
+    /// Has `judge` look at every request first; what it gives is the answer.
+    pub fn judge(&self, judge: impl Fn(&Request) -> Option<Reply> + Send + 'static) {
+        lock(&self.shared).judge = Some(Box::new(judge));
     }
 
     /// Every token handed out, oldest first. One behind a gate does not exist before the gate opens.

@@ -2,10 +2,14 @@
 //! 127.0.0.1, all able to misbehave on request. Nothing here sleeps: what a test waits for is an event with a deadline.
 //! Development only; knows nothing of the gateway.
 
+pub mod conversation;
 pub mod idp;
+pub mod issuer;
+pub mod jose;
 mod peer;
 pub mod provider;
 pub mod raw;
+pub mod sse_server;
 pub mod upstream;
 mod wire;
 
@@ -16,10 +20,14 @@ use std::{
     time::Duration,
 };
 
+pub use conversation::{Conversation, Say};
 pub use idp::{Idp, Reply};
+pub use issuer::Issuer;
+pub use jose::SigningKey;
 pub use peer::Peer;
 pub use provider::{Iss, Modes, Provider, ResourceRule, TokenMode, s256};
 pub use raw::{RawClient, Response};
+pub use sse_server::{Opening, SseServer};
 pub use upstream::{Answer, SseHandle, Upstream};
 pub use wire::Request;
 

@@ -82,6 +82,14 @@ impl Peer {
         self.seen.borrow().requests.clone()
     }
 
+    /// Every request since this was called last, in the order of arrival; the record begins anew.
+    pub fn take_requests(&self) -> Vec<Request> {
+        let mut taken = Vec::new();
+        self.seen
+            .send_modify(|seen| taken = std::mem::take(&mut seen.requests));
+        taken
+    }
+
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.seen.borrow().connections

@@ -2,7 +2,7 @@
 //! It speaks the revisions with `initialize`, answers in JSON, and refuses no protocol version.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     ops::Deref,
     sync::{Arc, Mutex},
@@ -114,6 +114,7 @@ struct State {
     session: Option<String>,
     queue: VecDeque<(Matches, Answer)>,
     description: Option<Value>,
+    results: HashMap<String, String>,
     accepts: Vec<Accepts>,
     revoked: HashSet<String>,
 }
@@ -168,6 +169,13 @@ impl Upstream {
     /// The `Mcp-Session-Id` that `initialize` gives and every other request must carry; `None` for no sessions.
     pub fn set_session(&self, id: Option<&str>) {
         lock(&self.state).session = id.map(str::to_owned);
+    }
+
+    /// Answers every request of that JSON-RPC method with these bytes as its result, from now on.
+    pub fn answer_with(&self, method: &str, result: &str) {
+        lock(&self.state)
+            .results
+            .insert(method.to_owned(), result.to_owned());
     }
 
     /// Demands a token from now on, and accepts this one.
@@ -291,16 +299,17 @@ impl State {
         if message.get("id").is_none() || message.get("method").is_none() {
             return self.respond(202, &[], b"");
         }
+        let kind = [("Content-Type", "application/json")];
+        if let Some(result) = self.results.get(method) {
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, message["id"]);
+            return self.respond(200, &kind, answer.as_bytes());
+        }
         let mut answer = json!({ "jsonrpc": "2.0", "id": message["id"] });
         match self.result(method, &message["params"]) {
             Ok(result) => answer["result"] = result,
             Err((code, message)) => answer["error"] = json!({ "code": code, "message": message }),
         }
-        self.respond(
-            200,
-            &[("Content-Type", "application/json")],
-            answer.to_string().as_bytes(),
-        )
+        self.respond(200, &kind, answer.to_string().as_bytes())
     }
 
     fn admits(&self, token: Option<&str>) -> bool {
@@ -397,6 +406,12 @@ impl SseHandle {
             matches!(outcome, Ok(Ok(_))),
             "the reader of an event stream did not go away within {DEADLINE:?}"
         );
+    }
+
+    /// Resolves when the other side went away, however long that takes.
+    pub(crate) async fn left(&self) {
+        let mut gone = self.gone.clone();
+        let _ = gone.wait_for(|gone| *gone).await;
     }
 
     async fn command(&self, command: Command) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod check;
 pub(crate) mod database;
 mod demo;
+mod doctor;
 mod keys;
 mod mock;
 mod serve;
@@ -37,6 +38,7 @@ A configuration file for one server with machine tokens:
 
 Judge it, then serve it:
   vestibule check --config config.yaml
+  vestibule doctor --config config.yaml my_server
   vestibule serve --config config.yaml --port 4000
 
 Then clients use http://HOST:4000/my_server/mcp with the header
@@ -65,6 +67,9 @@ enum Command {
     Serve(serve::Arguments),
     /// Read and judge a configuration file without binding a port. Exit code 1 when it cannot be used.
     Check(ConfigFile),
+    /// Walk to one MCP server of a configuration file as calls and sign-ins do, and say what to change where that fails.
+    /// Exit code 1 for a fault, 2 when nothing was asked.
+    Doctor(doctor::Arguments),
     /// Start a gateway with an authorization server and an MCP server to try, make two calls, and serve.
     Demo(demo::Arguments),
     /// Start the demo's authorization server and MCP server alone.
@@ -94,6 +99,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments, &environment),
         Command::Check(file) => check::run(&file, &environment),
+        Command::Doctor(arguments) => doctor::run(&arguments, &environment),
         Command::Demo(arguments) => demo::run(&arguments, &environment),
         Command::Mock(arguments) => mock::run(&arguments),
         Command::Keys(command) => keys::run(&command, &environment),

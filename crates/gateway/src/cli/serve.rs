@@ -110,6 +110,9 @@ pub(super) async fn start(
     {
         tracing::warn!("{warning}");
     }
+    if settings.has_programs() {
+        keep_memory_private();
+    }
     let (keys, store) = lasting(&settings, environment, config).await?;
     let app = App::build(
         settings,
@@ -146,6 +149,20 @@ async fn lasting(
         .await
         .map_err(|error| error.to_string())?;
     Ok((keys, Some(Arc::new(store))))
+}
+
+/// Programs of `transport: stdio` run as the same user. Linux lets them read this process's environment and memory,
+/// where the keys are, unless it is told otherwise.
+fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+            tracing::warn!(%error, "programs of transport stdio may read the gateway's memory");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    tracing::warn!("programs of transport stdio run as the gateway's user and may read its memory");
 }
 
 /// A call holds two descriptors, the client's connection and the server's.

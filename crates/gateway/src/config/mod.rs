@@ -1,30 +1,46 @@
 //! From the file to [`Settings`]: read as text with positions, judged as a whole with all findings at once,
 //! turned into the program's types. Nothing here binds a port or opens a connection.
 
+mod aws_sigv4;
+mod exchange;
 pub mod fields;
+mod headers;
+mod network;
 mod oauth;
 mod origin;
+mod passthrough;
 pub mod problem;
 mod reader;
 pub mod reference;
+mod rules;
 mod server;
 pub mod settings;
+mod shared;
+pub mod transport;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+pub use headers::{PER_SERVER, Unfit, by_auth_type, is_reserved_header, per_server};
 pub use problem::{Problem, Severity};
 pub use settings::{
-    Auth, BrowserAccess, Consent, Limits, OriginSettings, SendResource, ServerSettings, Settings, SignIn,
+    AssertionAudience, Auth, AwsSettings, BrowserAccess, CallerHeaders, ClientKey, Consent, Endpoint,
+    EnvValue, Exchange, ExchangeClient, ExchangeProfile, Limits, MachineRequest, OriginSettings, Passthrough,
+    Program, ProgramRules, ProxySettings, RoleSettings, RuleSettings, SendResource, ServerSettings, Settings,
+    SharedSettings, SignIn, SubjectSettings, TokenEndpoint,
 };
 pub use yaml::Position;
 
-use problem::{Findings, nearest};
+use problem::Findings;
+pub(crate) use problem::nearest;
 use reader::{Reader, Section, Unknown};
 use std::collections::HashMap;
 use vestibule_oauth::origin::Origin;
 use yaml::{Node, Value};
+
+/// The largest number of sessions or processes that can be allowed.
+const MAX_PLACES: usize = 1_000_000;
 
 /// A judged configuration.
 #[derive(Debug)]
@@ -58,11 +74,14 @@ pub fn load(text: &str, environment: &HashMap<String, String>) -> Loaded {
         }
     };
     let mut findings = Findings::default();
-    let environment = with_section(environment, &root, &mut findings);
+    let process = environment;
+    let environment = with_section(process, &root, &mut findings);
     let mut reader = Reader {
         environment: &environment,
+        process,
         findings,
         passed_over: Vec::new(),
+        caller_headers: CallerHeaders::default(),
     };
     let settings = reader.settings(&root);
     let Reader {
@@ -100,8 +119,10 @@ fn with_section(
     };
     let mut reader = Reader {
         environment: process,
+        process,
         findings: std::mem::take(findings),
         passed_over: Vec::new(),
+        caller_headers: CallerHeaders::default(),
     };
     let path = "environment_variables";
     for (key, value) in reader.pairs(node, path) {
@@ -160,16 +181,27 @@ impl Reader<'_> {
             Unknown::Error,
         );
         let limits = self.limits(&limits);
-        let origin = self.origin(&general);
+        let proxies = self.proxies(&general);
+        let internal = self.internal(&general);
+        let origin = OriginSettings {
+            base: self.base(),
+            trusted_peers: proxies.trusted.clone(),
+        };
         let access = self.access(&own, origin.base.as_ref());
         let redirects = self.redirects();
+        self.caller_headers = self.caller_headers(&general);
 
         let mut servers = Vec::new();
         for (key, node) in self.pairs(find("mcp_servers"), "mcp_servers") {
             servers.extend(self.server(key, node, &limits));
         }
         self.aliases(&litellm, &mut servers);
+        self.public_servers(&litellm, &mut servers);
+        self.proxy_in_front(&origin, &servers);
         self.unique_names(&servers);
+        self.names_in_headers(&servers);
+        self.unique_prefixes(&servers);
+        self.groups_are_no_servers(&servers);
         if !sections.iter().any(|(key, _)| key.text == "mcp_servers") {
             self.findings
                 .add(Severity::Warning, None, "mcp_servers", "no server is configured");
@@ -198,9 +230,13 @@ impl Reader<'_> {
             limits,
             access,
             origin,
+            proxies,
+            internal,
             redirects,
             keep_tokens_for_master_key: own.bool("keep_tokens_for_master_key").unwrap_or(false),
+            require_explicit_scope: general.bool("mcp_require_explicit_server_scope").unwrap_or(false),
             database_url: general.text("database_url").map(Into::into),
+            caller_headers: self.caller_headers.clone(),
         }
     }
 
@@ -232,6 +268,13 @@ impl Reader<'_> {
             self.findings
                 .error(at, section.path_of("max_header_bytes"), "takes at least 8192");
         }
+        for name in ["max_bridge_sessions", "max_stdio_processes"] {
+            if section.count(name).is_some_and(|count| count > MAX_PLACES) {
+                let message = format!("takes at most {MAX_PLACES}");
+                self.findings
+                    .error(section.at(name), section.path_of(name), message);
+            }
+        }
         let max_connections = section
             .count("max_connections")
             .unwrap_or(default.max_connections);
@@ -250,8 +293,15 @@ impl Reader<'_> {
             first_byte_timeout: seconds("first_byte_timeout", default.first_byte_timeout),
             stream_idle_timeout: seconds("stream_idle_timeout", default.stream_idle_timeout),
             listing_timeout: seconds("listing_timeout", default.listing_timeout),
+            open_timeout: seconds("open_timeout", default.open_timeout),
             token_timeout: seconds("token_timeout", default.token_timeout),
             drain_timeout: seconds("drain_timeout", default.drain_timeout),
+            max_bridge_sessions: section
+                .count("max_bridge_sessions")
+                .unwrap_or(default.max_bridge_sessions),
+            max_stdio_processes: section
+                .count("max_stdio_processes")
+                .unwrap_or(default.max_stdio_processes),
         }
     }
 

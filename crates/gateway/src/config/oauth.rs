@@ -1,17 +1,18 @@
 //! The fields of `auth_type: oauth2`: which flow they mean, and what each flow needs.
 
+use super::exchange::KEY_FIELDS;
 use super::problem::Findings;
 use super::reader::{Reader, Section};
-use super::settings::{Auth, Consent, SendResource, SignIn};
+use super::settings::{Auth, Consent, MachineRequest, SendResource, SignIn};
 use super::yaml::Position;
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+use vestibule_oauth::ClientAuthMethod;
 use vestibule_oauth::client_auth::Client;
 use vestibule_oauth::token_request::{ClientCredentialsRequest, is_scope_token};
 use vestibule_oauth::token_validation::TokenRules;
-use vestibule_oauth::{ClientAuthMethod, ClientSecret};
 
 /// Fields that only interactive sign-in uses; `authorization_url` may stand beside an explicit flow.
 pub(super) const INTERACTIVE_ONLY: &[&str] = &[
@@ -28,8 +29,14 @@ impl Reader<'_> {
     /// The seed's rule: an explicit flow wins; `authorization_url` means a person signs in; `token_url`,
     /// `client_id` and `client_secret` alone mean a machine does; anything else means a person.
     pub(super) fn oauth(&mut self, section: &Section, at: Position, url: Option<&Url>) -> Option<Auth> {
-        const NEEDED: [&str; 3] = ["token_url", "client_id", "client_secret"];
-        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !section.has(name)).collect();
+        // A key takes the place of the secret.
+        let secret = if section.has("client_private_key") {
+            "client_private_key"
+        } else {
+            "client_secret"
+        };
+        let needed = ["token_url", "client_id", secret];
+        let missing: Vec<&str> = needed.into_iter().filter(|name| !section.has(name)).collect();
         let machine = match section.text("oauth2_flow") {
             Some("client_credentials") => {
                 if !missing.is_empty() {
@@ -46,8 +53,7 @@ impl Reader<'_> {
                 } else if missing.is_empty() {
                     (
                         true,
-                        "token_url, client_id and client_secret are set, and authorization_url is not"
-                            .to_owned(),
+                        format!("token_url, client_id and {secret} are set, and authorization_url is not"),
                     )
                 } else {
                     (false, format!("{} left out", missing.join(", ")))
@@ -62,6 +68,17 @@ impl Reader<'_> {
                 machine
             }
         };
+        self.oauth_values(section, url);
+        if machine {
+            self.machine(section, at, url)
+        } else {
+            self.no_effect(section, KEY_FIELDS, "authorization_code", "client_credentials");
+            Some(Auth::AuthorizationCode(self.sign_in(section, url)?))
+        }
+    }
+
+    /// What is judged of every flow: scopes, and what goes over the network in clear text.
+    pub(super) fn oauth_values(&mut self, section: &Section, url: Option<&Url>) {
         for (scope, at) in section.list("scopes") {
             if !is_scope_token(scope) {
                 let message = "a scope is one word of printable ASCII (RFC 6749 section 3.3)";
@@ -84,36 +101,39 @@ impl Reader<'_> {
                 self.clear_text(url, what, section.at(name), &section.path_of(name));
             }
         }
-        if machine {
-            self.machine(section, url)
-        } else {
-            Some(self.sign_in(section, url))
-        }
     }
 
-    fn machine(&mut self, section: &Section, url: Option<&Url>) -> Option<Auth> {
-        self.no_effect(
-            section,
-            INTERACTIVE_ONLY,
-            "client_credentials",
-            "authorization_code",
-        );
+    fn machine(&mut self, section: &Section, at: Position, url: Option<&Url>) -> Option<Auth> {
+        let with_key = section.has("client_private_key");
+        // Whom an assertion is for.
+        let issuer = with_key.then(|| self.issuer(section, "issuer")).flatten();
+        let interactive: Vec<&str> = INTERACTIVE_ONLY
+            .iter()
+            .copied()
+            .filter(|name| !(with_key && *name == "issuer"))
+            .collect();
+        self.no_effect(section, &interactive, "client_credentials", "authorization_code");
+        let name = "token_endpoint_auth_method";
+        if with_key && section.has(name) {
+            let message = "has no effect beside client_private_key, which is private_key_jwt";
+            self.findings
+                .error(section.at(name), section.path_of(name), message);
+        }
+        let client = self.client(section, at, issuer);
         Some(Auth::ClientCredentials {
             token_url: section.url("token_url")?.clone(),
-            request: ClientCredentialsRequest {
-                client: ClientSecret {
-                    id: section.text("client_id")?.to_owned(),
-                    secret: section.text("client_secret")?.into(),
+            request: MachineRequest {
+                client: client?,
+                grant: ClientCredentialsRequest {
+                    scopes: scopes(section),
+                    audience: section.text("audience").map(str::to_owned),
+                    resource: self.resource(section, url),
                 },
-                auth_method: auth_method(section),
-                scopes: scopes(section),
-                audience: section.text("audience").map(str::to_owned),
-                resource: self.resource(section, url),
             },
         })
     }
 
-    fn sign_in(&mut self, section: &Section, url: Option<&Url>) -> Auth {
+    pub(super) fn sign_in(&mut self, section: &Section, url: Option<&Url>) -> Option<Arc<SignIn>> {
         self.no_effect(section, &["audience"], "authorization_code", "client_credentials");
         let client = section.text("client_id").map(|id| {
             let secret = section.text("client_secret");
@@ -155,7 +175,8 @@ impl Reader<'_> {
             Some("never") => SendResource::Never,
             _ => SendResource::Auto(resource),
         };
-        Auth::AuthorizationCode(Arc::new(SignIn {
+        Some(Arc::new(SignIn {
+            server_url: url?.clone(),
             client,
             issuer: issuer.map(str::to_owned),
             authorization_url: section.url("authorization_url").cloned(),
@@ -187,7 +208,7 @@ impl Reader<'_> {
     }
 
     /// RFC 8707 section 2: an absolute URI without a fragment.
-    fn resource(&mut self, section: &Section, url: Option<&Url>) -> Option<String> {
+    pub(super) fn resource(&mut self, section: &Section, url: Option<&Url>) -> Option<String> {
         let name = if section.has("resource") {
             "resource"
         } else {
@@ -198,6 +219,11 @@ impl Reader<'_> {
             self.findings
                 .error(section.at(name), section.path_of("upstream_resource"), message);
         }
+        self.uri(section, name, url)
+    }
+
+    /// The absolute URI of `name`, or the server's url for `auto`.
+    pub(super) fn uri(&mut self, section: &Section, name: &str, url: Option<&Url>) -> Option<String> {
         match section.text(name)? {
             "auto" => url.map(|url| url.as_str().to_owned()),
             text if Url::parse(text).is_ok_and(|uri| uri.fragment().is_none()) => Some(text.to_owned()),
@@ -210,7 +236,7 @@ impl Reader<'_> {
         }
     }
 
-    fn clear_text(&mut self, url: &Url, what: &str, at: Position, path: &str) {
+    pub(super) fn clear_text(&mut self, url: &Url, what: &str, at: Position, path: &str) {
         let local = match url.host() {
             Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
             Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -227,14 +253,14 @@ impl Reader<'_> {
     }
 }
 
-fn auth_method(section: &Section) -> ClientAuthMethod {
+pub(super) fn auth_method(section: &Section) -> ClientAuthMethod {
     match section.text("token_endpoint_auth_method") {
         Some("client_secret_basic") => ClientAuthMethod::ClientSecretBasic,
         _ => ClientAuthMethod::ClientSecretPost,
     }
 }
 
-fn scopes(section: &Section) -> Vec<String> {
+pub(super) fn scopes(section: &Section) -> Vec<String> {
     section
         .list("scopes")
         .iter()
@@ -243,7 +269,7 @@ fn scopes(section: &Section) -> Vec<String> {
 }
 
 /// An issuer is compared as text, so it is kept as written (RFC 8414 section 3.3).
-fn is_issuer(text: &str) -> bool {
+pub(super) fn is_issuer(text: &str) -> bool {
     HeaderValue::from_str(text).is_ok()
         && Url::parse(text).is_ok_and(|url| {
             matches!(url.scheme(), "http" | "https")

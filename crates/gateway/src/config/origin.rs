@@ -1,62 +1,14 @@
-//! Who the gateway is to the world, and where it may send people back to: `PROXY_BASE_URL`, forwarded
-//! headers, and the lists of trusted redirect URIs.
+//! Who the gateway is to the world, and where it may send people back to: `PROXY_BASE_URL` and the lists of trusted
+//! redirect URIs.
 
 use super::problem::Severity;
-use super::reader::{Reader, Section};
-use super::settings::OriginSettings;
-use ipnet::IpNet;
-use std::net::IpAddr;
+use super::reader::Reader;
 use vestibule_oauth::origin::Origin;
 use vestibule_oauth::redirect_uri::RedirectRules;
 
 impl Reader<'_> {
-    /// Forwarded headers count only from listed peers: nothing else tells a proxy from an attacker.
-    pub(super) fn origin(&mut self, general: &Section) -> OriginSettings {
-        let mut ranges = Vec::new();
-        for (text, at) in general.list("mcp_trusted_proxy_ranges") {
-            let range = text
-                .parse::<IpNet>()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            match range {
-                Ok(range) if range.prefix_len() == 0 => {
-                    let message = "trusts every address there is; list your proxies";
-                    self.findings
-                        .error(*at, general.path_of("mcp_trusted_proxy_ranges"), message);
-                }
-                Ok(range) => ranges.push(range),
-                Err(_) => self.findings.error(
-                    *at,
-                    general.path_of("mcp_trusted_proxy_ranges"),
-                    format!("{text:?} is neither an address nor a CIDR range"),
-                ),
-            }
-        }
-        let forwarded = general.bool("use_x_forwarded_for") == Some(true);
-        if forwarded && ranges.is_empty() {
-            let message = "has no effect without mcp_trusted_proxy_ranges: forwarded headers of strangers are not believed";
-            self.findings.warn(
-                general.at("use_x_forwarded_for"),
-                general.path_of("use_x_forwarded_for"),
-                message,
-            );
-        }
-        if !forwarded && !ranges.is_empty() {
-            let message = "has no effect without use_x_forwarded_for: true";
-            self.findings.warn(
-                general.at("mcp_trusted_proxy_ranges"),
-                general.path_of("mcp_trusted_proxy_ranges"),
-                message,
-            );
-            ranges.clear();
-        }
-        OriginSettings {
-            base: self.base(),
-            trusted_peers: ranges,
-        }
-    }
-
     /// An invalid `PROXY_BASE_URL` is ignored with a warning, as LiteLLM does.
-    fn base(&mut self) -> Option<Origin> {
+    pub(super) fn base(&mut self) -> Option<Origin> {
         let text = self.environment.get("PROXY_BASE_URL")?.trim();
         if text.is_empty() {
             return None;

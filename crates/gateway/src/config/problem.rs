@@ -93,12 +93,12 @@ impl Findings {
 }
 
 /// The candidate that `word` was probably meant to be: at most two edits away, and less than half of it.
-pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     candidates
         .into_iter()
         .map(|candidate| {
             (
-                strsim::damerau_levenshtein(&word.to_lowercase(), candidate),
+                strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()),
                 candidate,
             )
         })

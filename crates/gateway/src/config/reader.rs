@@ -3,6 +3,7 @@
 
 use super::fields::{Field, Kind, Support};
 use super::problem::{Findings, nearest};
+use super::settings::CallerHeaders;
 use super::yaml::{Key, Node, Position, Value};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -114,10 +115,15 @@ impl Section {
 
 /// Reads sections and collects what is wrong with them.
 pub(super) struct Reader<'e> {
+    /// The process environment with `environment_variables` of the file on top.
     pub(super) environment: &'e HashMap<String, String>,
+    /// The process environment alone, for what no file may decide.
+    pub(super) process: &'e HashMap<String, String>,
     pub(super) findings: Findings,
     /// Paths that were LiteLLM's own business.
     pub(super) passed_over: Vec<String>,
+    /// Names that `general_settings` gives to headers of the gateway's own.
+    pub(super) caller_headers: CallerHeaders,
 }
 
 impl Reader<'_> {

@@ -14,7 +14,11 @@ pub fn json_schema() -> Value {
     own["properties"]["limits"] = limits;
     let mut server = section(fields::SERVER);
     server["additionalProperties"] = json!(false);
-    server["required"] = json!(["url"]);
+    let mut variable = section(fields::ENV_VAR);
+    variable["additionalProperties"] = json!(false);
+    server["properties"]["env_vars"]["type"] = json!("array");
+    server["properties"]["env_vars"]["items"] = variable;
+    server["anyOf"] = json!([{"required": ["url"]}, {"required": ["command"]}]);
     let mut properties = Map::new();
     for (name, doc) in fields::SECTIONS {
         let mut schema = match *name {
@@ -95,8 +99,9 @@ pub fn markdown() -> String {
     for (name, what) in fields::SECTIONS_NOT_YET {
         let _ = writeln!(page, "Not supported yet: `{name}` ({what}).");
     }
-    let tables: [(&str, &[Field]); 5] = [
+    let tables: [(&str, &[Field]); 6] = [
         ("`mcp_servers.<name>`", fields::SERVER),
+        ("An entry of `env_vars`", fields::ENV_VAR),
         ("`general_settings`", fields::GENERAL),
         ("`litellm_settings`", fields::LITELLM),
         ("`vestibule`", fields::VESTIBULE),
@@ -147,6 +152,8 @@ with the one in hand. A failed request is not repeated before a back-off of 1 s,
 | name | meaning |
 |---|---|
 | `LITELLM_MASTER_KEY` | the master key, when `general_settings.master_key` is left out |
+| `LITELLM_MCP_CLIENT_SIDE_AUTH_HEADER_NAME` | another name for `x-mcp-auth`; counts before `general_settings.mcp_client_side_auth_header_name` |
+| `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | the access key of `auth_type: aws_sigv4`, where the server's entry has none |
 | `PROXY_BASE_URL` | the public origin: scheme, host and port; its host and origin may call a gateway that listens on a loopback address |
 | `MCP_TRUSTED_REDIRECT_ORIGINS` | further https hosts that a sign-in may end at: `host`, `host:port` or `*.suffix`, separated by commas |
 | `MCP_TRUSTED_NATIVE_REDIRECT_URIS` | further redirect URIs with an application's own scheme, separated by commas; `*` at the end covers what is below |
@@ -155,6 +162,9 @@ with the one in hand. A failed request is not repeated before a back-off of 1 s,
 | `VESTIBULE_MASTER_KEY_FILE` | a file with one base64 key of 32 bytes a line: the first seals, all open. It is read again when it changes |
 | `VESTIBULE_MASTER_KEY` | the same keys, separated by commas, when no file is named |
 | `LITELLM_SALT_KEY` | a passphrase that a key is derived from (PBKDF2-HMAC-SHA256, 600,000 rounds), when neither is set |
+| `VESTIBULE_ENABLE_STDIO` | `true` allows `transport: stdio`, as `LITELLM_ENABLE_MCP_STDIO=true` does |
+| `VESTIBULE_STDIO_EXTRA_COMMANDS` | further programs that `transport: stdio` may run, names or whole paths, separated by commas; `LITELLM_MCP_STDIO_EXTRA_COMMANDS` adds to them |
+| `MCP_NPM_CACHE_DIR` | `NPM_CONFIG_CACHE` of those programs; a directory of the gateway's own when it is not set |
 | `VESTIBULE_LOG` | what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; default `info` |
 
 Without a key a SQLite file gets one of its own: `vestibule.db.key` beside `vestibule.db`, made with it, mode 0600. Back both
@@ -195,6 +205,7 @@ mod tests {
     fn no_table_names_a_field_twice() {
         for table in [
             fields::SERVER,
+            fields::ENV_VAR,
             fields::GENERAL,
             fields::LITELLM,
             fields::VESTIBULE,

@@ -4,10 +4,15 @@
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+use vestibule_oauth::client_assertion::AssertionKey;
 use vestibule_oauth::client_auth::Client;
+use vestibule_oauth::jwt::ClaimRules;
 use vestibule_oauth::redirect_uri::RedirectRules;
 use vestibule_oauth::token_request::ClientCredentialsRequest;
 use vestibule_oauth::token_validation::TokenRules;
@@ -25,19 +30,61 @@ pub struct Settings {
     pub access: BrowserAccess,
     /// The public origin.
     pub origin: OriginSettings,
+    /// Whose word about a client's address counts.
+    pub proxies: ProxySettings,
+    /// The networks whose clients count as internal.
+    pub internal: Vec<IpNet>,
     /// Which redirect URIs are accepted.
     pub redirects: RedirectRules,
     /// Whether the master key is one person's, whose tokens are kept.
     pub keep_tokens_for_master_key: bool,
+    /// Whether a request that names no server is refused.
+    pub require_explicit_scope: bool,
     /// `general_settings.database_url`.
     pub database_url: Option<SecretString>,
+    /// Headers whose names the operator chooses.
+    pub caller_headers: CallerHeaders,
+}
+
+/// The request headers whose names the operator chooses.
+#[derive(Debug, Clone)]
+pub struct CallerHeaders {
+    /// A credential for the one server of the request, sent as its `auth_type` says: `x-mcp-auth`.
+    pub credential: HeaderName,
+    /// A header for the gateway key, which counts before all others.
+    pub key: Option<HeaderName>,
+}
+
+impl Default for CallerHeaders {
+    fn default() -> Self {
+        Self {
+            credential: HeaderName::from_static("x-mcp-auth"),
+            key: None,
+        }
+    }
 }
 
 impl Settings {
-    /// Whether people sign in to a server, so that something has to last.
+    /// Whether people sign in to a server through the gateway, so that something has to last.
     pub fn has_sign_in(&self) -> bool {
+        let through_us = |auth: &Auth| match auth {
+            Auth::AuthorizationCode(_) => true,
+            Auth::Passthrough { bridge, .. } => bridge.is_some(),
+            _ => false,
+        };
+        self.servers.iter().any(|server| through_us(&server.auth))
+    }
+
+    /// Whether what servers say about their authorization servers is of use. That takes no database.
+    pub fn has_discovery(&self) -> bool {
+        let wants = |auth: &Auth| matches!(auth, Auth::AuthorizationCode(_) | Auth::Passthrough { .. });
+        self.servers.iter().any(|server| wants(&server.auth))
+    }
+
+    /// Whether a server is a program that the gateway starts.
+    pub fn has_programs(&self) -> bool {
         let mut servers = self.servers.iter();
-        servers.any(|server| matches!(server.auth, Auth::AuthorizationCode(_)))
+        servers.any(|server| matches!(server.endpoint, Endpoint::Stdio(_)))
     }
 }
 
@@ -59,18 +106,99 @@ pub struct ServerSettings {
     pub name: String,
     /// Second name.
     pub alias: Option<String>,
-    /// The endpoint.
-    pub url: Url,
+    /// How it is reached.
+    pub endpoint: Endpoint,
     /// What is shown to it.
     pub auth: Auth,
     /// Headers on every request; they win over `extra_headers`.
     pub static_headers: Vec<(HeaderName, HeaderValue)>,
     /// Request headers that are passed on.
     pub extra_headers: Vec<HeaderName>,
+    /// The header that carries a bearer token.
+    pub token_header: HeaderName,
     /// Until the first byte of an answer.
     pub first_byte_timeout: Duration,
+    /// Whether clients outside the internal networks may use it.
+    pub is_public: bool,
+    /// Which tools may be used.
+    pub rules: RuleSettings,
     /// `mcp_info` of the REST facade.
     pub info: serde_json::Map<String, serde_json::Value>,
+    /// What it has for endpoints with several servers.
+    pub shared: SharedSettings,
+}
+
+/// How one server stands behind endpoints with several.
+#[derive(Debug)]
+pub struct SharedSettings {
+    /// The groups that it belongs to.
+    pub groups: Vec<String>,
+    /// What is said about it instead of its own `instructions`.
+    pub instructions: Option<String>,
+    /// Whether it learns that the client takes sampling requests.
+    pub sampling: bool,
+    /// Whether it learns that the client takes elicitation requests.
+    pub elicitation: bool,
+}
+
+/// Tool rules as they are written; names are compared by [`crate::policy::tools`].
+#[derive(Debug, Default)]
+pub struct RuleSettings {
+    /// The only tools; never empty.
+    pub allowed: Option<Vec<String>>,
+    /// All tools but these, where `allowed` is `None`.
+    pub disallowed: Vec<String>,
+    /// The only arguments of a tool.
+    pub parameters: Vec<(String, Vec<String>)>,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// Streamable HTTP at this URL.
+    Http(Url),
+    /// HTTP+SSE of revision 2024-11-05; the URL is that of its event stream.
+    Sse(Url),
+    /// A program of ours, over its standard input and output.
+    Stdio(Arc<Program>),
+}
+
+/// A program that is an MCP server.
+#[derive(Debug)]
+pub struct Program {
+    /// Its name, or an absolute path.
+    pub command: String,
+    /// Its arguments; they may hold secrets.
+    pub args: Vec<SecretString>,
+    /// The configured environment.
+    pub env: Vec<(String, EnvValue)>,
+    /// What it gets of the gateway's own environment.
+    pub inherited: Vec<(String, String)>,
+    /// `NPM_CONFIG_CACHE`; a directory of this process when absent.
+    pub npm_cache: Option<PathBuf>,
+    /// Where directories of this process are made.
+    pub temporary: PathBuf,
+    /// Which programs may run.
+    pub rules: ProgramRules,
+}
+
+/// A value in the environment of a program: texts, each followed by the value of a header of the opening request.
+#[derive(Debug)]
+pub struct EnvValue(pub Vec<(SecretString, Option<HeaderName>)>);
+
+/// Which programs may run beside [`super::transport::COMMANDS`].
+#[derive(Debug, Clone, Default)]
+pub struct ProgramRules {
+    /// Names and whole paths that the operator lists.
+    pub listed: Vec<String>,
+}
+
+impl Program {
+    /// The headers of the opening request that fill the environment.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let parts = self.env.iter().flat_map(|(_, value)| &value.0);
+        parts.filter_map(|(_, header)| header.as_ref())
+    }
 }
 
 /// What the gateway shows a server.
@@ -92,15 +220,194 @@ pub enum Auth {
         /// The token endpoint.
         token_url: Url,
         /// The request to it.
-        request: ClientCredentialsRequest,
+        request: MachineRequest,
     },
     /// A person's token of the authorization code grant.
     AuthorizationCode(Arc<SignIn>),
+    /// The caller's own `Authorization`, as it came.
+    Passthrough {
+        /// Under which setting.
+        mode: Passthrough,
+        /// How the gateway gets the tokens for its clients, where it stands between them and the provider
+        /// (`dcr_bridge`); what they show then is sealed.
+        bridge: Option<Arc<SignIn>>,
+    },
+    /// A signature over each request (AWS Signature Version 4).
+    AwsSigV4(AwsSettings),
+    /// A token that the caller's own is exchanged for.
+    Exchange(Arc<Exchange>),
 }
+
+/// A request for a machine token: who asks, and for what.
+#[derive(Debug, Clone)]
+pub struct MachineRequest {
+    /// Who the gateway is at the token endpoint.
+    pub client: ExchangeClient,
+    /// What it asks for.
+    pub grant: ClientCredentialsRequest,
+}
+
+/// How a caller's token becomes one for a server.
+#[derive(Debug)]
+pub struct Exchange {
+    /// `auth_type` as written.
+    pub auth_type: &'static str,
+    /// In which dialect.
+    pub profile: ExchangeProfile,
+    /// Where the caller's token goes.
+    pub endpoint: TokenEndpoint,
+    /// Who the gateway is there.
+    pub client: ExchangeClient,
+    /// `subject_token_type` (RFC 8693 section 3).
+    pub subject_token_type: String,
+    /// What a caller's token must be; without it the authorization server alone judges.
+    pub subject: Option<SubjectSettings>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// `audience` (RFC 8693 section 2.1).
+    pub audience: Option<String>,
+    /// `resource` (RFC 8707).
+    pub resource: Option<String>,
+    /// The client credentials grant for callers that bring no token.
+    pub fallback: Option<(Url, MachineRequest)>,
+}
+
+/// A dialect of exchange.
+#[derive(Debug)]
+pub enum ExchangeProfile {
+    /// RFC 8693.
+    Rfc8693 {
+        /// `actor_token` with its type.
+        actor: Option<(SecretString, String)>,
+    },
+    /// Entra's on-behalf-of flow.
+    EntraObo,
+    /// The identity assertion grant: RFC 8693 at the identity provider, RFC 7523 at the server's authorization server.
+    IdJag {
+        /// The token endpoint of the latter.
+        endpoint: Url,
+        /// Who the gateway is there.
+        client: ExchangeClient,
+    },
+}
+
+/// Where a caller's token is exchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenEndpoint {
+    /// As written.
+    Configured(Url),
+    /// As this issuer's metadata names it.
+    OfIssuer(String),
+}
+
+/// What a caller's token must be.
+#[derive(Debug)]
+pub struct SubjectSettings {
+    /// Its claims.
+    pub rules: ClaimRules,
+    /// Where its keys are, instead of where the issuer's metadata says.
+    pub jwks_url: Option<Url>,
+}
+
+/// Who the gateway is at a token endpoint.
+#[derive(Debug, Clone)]
+pub enum ExchangeClient {
+    /// A client with a secret.
+    Shared(Client),
+    /// A client with a key (RFC 7523 section 2.2).
+    Key(ClientKey),
+}
+
+/// A client that signs.
+#[derive(Debug, Clone)]
+pub struct ClientKey {
+    /// `client_id`.
+    pub id: String,
+    /// What it signs with.
+    pub key: Arc<AssertionKey>,
+    /// Whom an assertion is for.
+    pub audience: AssertionAudience,
+}
+
+/// `aud` of a client assertion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AssertionAudience {
+    /// The issuer.
+    Issuer(String),
+    /// The token endpoint that it is sent to.
+    TokenEndpoint,
+}
+
+/// The settings under which a server is shown the caller's own `Authorization`. They differ in whether a caller needs
+/// a gateway key too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passthrough {
+    /// `delegate_auth_to_upstream: true` with `auth_type: oauth2`: no key.
+    Delegated,
+    /// `auth_type: true_passthrough`: no key.
+    TruePassthrough,
+    /// `auth_type: oauth_delegate`: the key in `x-litellm-api-key`, and a token always.
+    OAuthDelegate,
+    /// `oauth_passthrough: true` with `auth_type: none`: a key.
+    Flagged,
+}
+
+impl Passthrough {
+    /// Whether a caller has to have a gateway key.
+    pub fn asks_for_key(self) -> bool {
+        match self {
+            Self::Delegated | Self::TruePassthrough => false,
+            Self::OAuthDelegate | Self::Flagged => true,
+        }
+    }
+
+    /// Whether nothing goes to the server without a token, which leaves only `x-litellm-api-key` for the key.
+    pub fn always_has_token(self) -> bool {
+        self == Self::OAuthDelegate
+    }
+}
+
+/// Who signs, and for what.
+#[derive(Debug)]
+pub struct AwsSettings {
+    /// The access key's id, which every request shows.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: SecretString,
+    /// What comes with a temporary access key.
+    pub session_token: Option<SecretString>,
+    /// `us-east-1` and the like.
+    pub region: String,
+    /// `bedrock-agentcore` and the like.
+    pub service: String,
+    /// The role that signs instead, where the access key only assumes it.
+    pub role: Option<RoleSettings>,
+}
+
+/// A role that AWS STS gives out an access key of (`AssumeRole`).
+#[derive(Debug, Clone)]
+pub struct RoleSettings {
+    /// `RoleArn`.
+    pub arn: String,
+    /// `RoleSessionName`; made of the time when absent.
+    pub session_name: Option<String>,
+    /// Where STS is.
+    pub endpoint: Url,
+}
+
+/// Headers that AWS Signature Version 4 sets.
+const SIGNATURE_HEADERS: [&str; 4] = [
+    "authorization",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-security-token",
+];
 
 /// How people sign in at a server's authorization server (RFC 6749 section 4.1).
 #[derive(Debug)]
 pub struct SignIn {
+    /// The MCP server's endpoint, which the search for its authorization server starts from.
+    pub server_url: Url,
     /// The one client that all MCP clients share there; without it each kind of client is registered.
     pub client: Option<Client>,
     /// Whose metadata counts; compared as text.
@@ -154,6 +461,23 @@ pub struct OriginSettings {
     pub trusted_peers: Vec<IpNet>,
 }
 
+/// The proxies in front of the gateway.
+#[derive(Debug, Default, Clone)]
+pub struct ProxySettings {
+    /// Their addresses; empty when nobody's word counts.
+    pub trusted: Vec<IpNet>,
+    /// How many there are between client and gateway, where that is certain.
+    pub hops: Option<NonZeroUsize>,
+}
+
+impl ProxySettings {
+    /// Whether this is one of them. An IPv4 address is the same one written as IPv6.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted.iter().any(|range| range.contains(&address))
+    }
+}
+
 impl Auth {
     /// `auth_type` as in the file.
     pub fn auth_type(&self) -> &'static str {
@@ -161,7 +485,34 @@ impl Auth {
             Self::None => "none",
             Self::Static { auth_type, .. } => auth_type,
             Self::ClientCredentials { .. } | Self::AuthorizationCode(_) => "oauth2",
+            Self::Passthrough { mode, .. } => match mode {
+                Passthrough::Delegated => "oauth2",
+                Passthrough::TruePassthrough => "true_passthrough",
+                Passthrough::OAuthDelegate => "oauth_delegate",
+                Passthrough::Flagged => "none",
+            },
+            Self::AwsSigV4(_) => "aws_sigv4",
+            Self::Exchange(exchange) => exchange.auth_type,
         }
+    }
+
+    /// The headers that carry the gateway's own credential, where bearer tokens go into `token_header`. No configured
+    /// or forwarded header takes their place.
+    pub fn headers(&self, token_header: &HeaderName) -> Vec<HeaderName> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Static { name, .. } => vec![name.clone()],
+            Self::ClientCredentials { .. }
+            | Self::AuthorizationCode(_)
+            | Self::Passthrough { .. }
+            | Self::Exchange(_) => vec![token_header.clone()],
+            Self::AwsSigV4(_) => SIGNATURE_HEADERS.map(HeaderName::from_static).to_vec(),
+        }
+    }
+
+    /// Whether the header is one that the signature is made of.
+    pub fn signs(&self, name: &HeaderName) -> bool {
+        matches!(self, Self::AwsSigV4(_)) && SIGNATURE_HEADERS.contains(&name.as_str())
     }
 }
 
@@ -180,8 +531,11 @@ pub struct Limits {
     pub first_byte_timeout: Duration,
     pub stream_idle_timeout: Duration,
     pub listing_timeout: Duration,
+    pub open_timeout: Duration,
     pub token_timeout: Duration,
     pub drain_timeout: Duration,
+    pub max_bridge_sessions: usize,
+    pub max_stdio_processes: usize,
 }
 
 impl Default for Limits {
@@ -198,8 +552,11 @@ impl Default for Limits {
             first_byte_timeout: Duration::from_secs(120),
             stream_idle_timeout: Duration::from_secs(600),
             listing_timeout: Duration::from_secs(10),
+            open_timeout: Duration::from_secs(2),
             token_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
+            max_bridge_sessions: 1024,
+            max_stdio_processes: 32,
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Machine tokens: fetched with the client credentials grant, kept in memory, renewed ahead of their end,
-//! one request in flight for each credential however many callers wait.
+//! one request in flight for each credential however many callers wait. A slot keeps exchanged tokens and the access
+//! keys of AWS roles the same way.
 //!
 //! A request runs on the gateway's own runtime, so it outlives the caller that started it. A call with a
 //! usable token takes no lock and waits for nothing.
 
+use super::client_proof::proof;
 use crate::clock::{Clock, Moment};
-use crate::config::ServerSettings;
+use crate::config::{MachineRequest, ServerSettings};
 use crate::net::token_endpoint::{TokenClient, TokenFault};
 use crate::telemetry::metrics::TokenMetrics;
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest;
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -18,7 +21,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use url::Url;
-use vestibule_oauth::token_request::ClientCredentialsRequest;
 use vestibule_oauth::{Lifetime, TokenResponse};
 use vestibule_store::join;
 
@@ -33,10 +35,15 @@ const RENEWAL_LEAD: Duration = Duration::from_secs(300);
 /// The first and the longest wait after a failed request.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// A token in hand.
+/// What a slot keeps: `Bearer <token>`, marked sensitive, or an access key.
+pub trait Credential: Clone + PartialEq + Send + Sync + 'static {}
+
+impl<C: Clone + PartialEq + Send + Sync + 'static> Credential for C {}
+
+/// A credential in hand, for a while.
 #[derive(Debug)]
-pub struct MachineToken {
-    header: HeaderValue,
+pub struct Kept<C> {
+    credential: C,
     use_until: Moment,
     renew_from: Moment,
     /// It was fetched because the server refused the one before.
@@ -45,10 +52,17 @@ pub struct MachineToken {
     once: bool,
 }
 
-impl MachineToken {
+impl<C> Kept<C> {
+    /// What the server is shown, or what requests to it are signed with.
+    pub fn credential(&self) -> &C {
+        &self.credential
+    }
+}
+
+impl Kept<HeaderValue> {
     /// `Bearer <token>`, marked sensitive.
     pub fn header(&self) -> &HeaderValue {
-        &self.header
+        &self.credential
     }
 }
 
@@ -93,68 +107,125 @@ impl MachineTokens {
 
     /// The place of the token for this server and request. Two servers never share one, nor do a request
     /// and its edited self.
-    pub fn slot(
-        &self,
-        server: &ServerSettings,
-        token_url: &Url,
-        request: &ClientCredentialsRequest,
-    ) -> Arc<Slot> {
+    pub fn slot(&self, server: &ServerSettings, token_url: &Url, request: &MachineRequest) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots
             .entry(key(&server.id, token_url, request))
             .or_insert_with(|| {
-                Arc::new_cyclic(|this| Slot {
-                    this: this.clone(),
-                    client: self.client.clone(),
-                    clock: self.clock.clone(),
-                    runtime: self.runtime.clone(),
-                    metrics: self.metrics.clone(),
-                    server: server.name.clone(),
-                    token_url: token_url.clone(),
-                    request: request.clone(),
-                    current: ArcSwapOption::empty(),
-                    state: Mutex::default(),
-                })
+                self.slot_from(
+                    &server.name,
+                    ClientCredentials {
+                        client: self.client.clone(),
+                        clock: self.clock.clone(),
+                        token_url: token_url.clone(),
+                        request: request.clone(),
+                    },
+                )
             });
         Arc::clone(slot)
+    }
+
+    /// What sends token requests.
+    pub(super) fn client(&self) -> &TokenClient {
+        &self.client
+    }
+
+    /// The time that lifetimes are counted by.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A place of its own for the tokens of `source`, that nobody else finds.
+    pub(super) fn slot_from<C: Credential>(
+        &self,
+        server: &str,
+        source: impl Source<C> + 'static,
+    ) -> Arc<Slot<C>> {
+        Arc::new_cyclic(|this| Slot {
+            this: this.clone(),
+            clock: self.clock.clone(),
+            runtime: self.runtime.clone(),
+            metrics: self.metrics.clone(),
+            server: server.to_owned(),
+            source: Box::new(source),
+            current: ArcSwapOption::empty(),
+            state: Mutex::default(),
+        })
+    }
+}
+
+/// Where a slot's credentials come from.
+pub(super) trait Source<C>: Send + Sync {
+    /// Asks for one.
+    fn fetch(&self) -> BoxFuture<'_, Result<Fetched<C>, TokenFault>>;
+}
+
+/// A credential that was asked for.
+pub(super) struct Fetched<C> {
+    pub(super) credential: C,
+    pub(super) lifetime: Lifetime,
+    /// It is not used for longer than this, whatever its own lifetime.
+    pub(super) at_most: Option<Duration>,
+}
+
+struct ClientCredentials {
+    client: TokenClient,
+    clock: Clock,
+    token_url: Url,
+    request: MachineRequest,
+}
+
+impl Source<HeaderValue> for ClientCredentials {
+    fn fetch(&self) -> BoxFuture<'_, Result<Fetched<HeaderValue>, TokenFault>> {
+        Box::pin(async {
+            let MachineRequest { client, grant } = &self.request;
+            let proof = proof(client, &self.token_url, &self.clock)?;
+            let response = self.client.client_credentials(&self.token_url, grant, &proof);
+            Fetched::token(&response.await?, None)
+        })
+    }
+}
+
+impl Fetched<HeaderValue> {
+    /// The access token of a response.
+    pub(super) fn token(response: &TokenResponse, at_most: Option<Duration>) -> Result<Self, TokenFault> {
+        Ok(Self {
+            credential: header_value(response)?,
+            lifetime: response.lifetime,
+            at_most,
+        })
     }
 }
 
 /// SHA-256 over everything that the token depends on, each part with its length before it.
-fn key(server_id: &str, token_url: &Url, request: &ClientCredentialsRequest) -> [u8; 32] {
+fn key(server_id: &str, token_url: &Url, request: &MachineRequest) -> [u8; 32] {
+    let MachineRequest { client, grant } = request;
     let optional = |value: &Option<String>| value.as_ref().map(|text| format!("={text}")).unwrap_or_default();
-    let (audience, resource) = (optional(&request.audience), optional(&request.resource));
-    let mut parts: Vec<&[u8]> = vec![
-        server_id.as_bytes(),
-        token_url.as_str().as_bytes(),
-        request.client.id.as_bytes(),
-        request.client.secret.expose_secret().as_bytes(),
-        request.auth_method.name().as_bytes(),
-        audience.as_bytes(),
-        resource.as_bytes(),
-    ];
-    parts.extend(request.scopes.iter().map(String::as_bytes));
+    let (audience, resource) = (optional(&grant.audience), optional(&grant.resource));
+    let client = client.parts();
+    let mut parts: Vec<&[u8]> = vec![server_id.as_bytes(), token_url.as_str().as_bytes()];
+    parts.extend(client.iter().map(Vec::as_slice));
+    parts.extend([audience.as_bytes(), resource.as_bytes()]);
+    parts.extend(grant.scopes.iter().map(String::as_bytes));
     let mut whole = [0; 32];
     whole.copy_from_slice(digest::digest(&digest::SHA256, &join(&parts)).as_ref());
     whole
 }
 
-/// One credential's token.
-pub struct Slot {
+/// The place of one credential.
+pub struct Slot<C = HeaderValue> {
     this: std::sync::Weak<Self>,
-    client: TokenClient,
     clock: Clock,
     runtime: Handle,
     metrics: TokenMetrics,
     /// Its name, as in every other line of the log and the metrics.
     server: String,
-    token_url: Url,
-    request: ClientCredentialsRequest,
-    current: ArcSwapOption<MachineToken>,
-    state: Mutex<State>,
+    source: Box<dyn Source<C>>,
+    current: ArcSwapOption<Kept<C>>,
+    state: Mutex<State<C>>,
 }
 
-impl std::fmt::Debug for Slot {
+impl<C> std::fmt::Debug for Slot<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot")
             .field("server", &self.server)
@@ -162,11 +233,11 @@ impl std::fmt::Debug for Slot {
     }
 }
 
-type Outcome = Result<Arc<MachineToken>, TokenError>;
+type Outcome<C> = Result<Arc<Kept<C>>, TokenError>;
+type Flight<C> = watch::Receiver<Option<Outcome<C>>>;
 
-#[derive(Default)]
-struct State {
-    in_flight: Option<watch::Receiver<Option<Outcome>>>,
+struct State<C> {
+    in_flight: Option<Flight<C>>,
     /// The last request's fault and the end of the wait after it.
     failed: Option<(TokenFault, Moment)>,
     failures: u32,
@@ -177,9 +248,22 @@ struct State {
     refusals: u32,
 }
 
-impl Slot {
+impl<C> Default for State<C> {
+    fn default() -> Self {
+        Self {
+            in_flight: None,
+            failed: None,
+            failures: 0,
+            refused: false,
+            refusals_until: None,
+            refusals: 0,
+        }
+    }
+}
+
+impl<C: Credential> Slot<C> {
     /// A token to use now. Waits only when there is none.
-    pub async fn token(&self) -> Outcome {
+    pub async fn token(&self) -> Outcome<C> {
         let now = self.clock.now();
         if let Some(token) = self.current.load_full()
             && now < token.use_until
@@ -210,7 +294,7 @@ impl Slot {
     }
 
     /// The server answered 401 to `token`.
-    pub fn refused(&self, token: &Arc<MachineToken>) -> AfterRefusal {
+    pub fn refused(&self, token: &Arc<Kept<C>>) -> AfterRefusal {
         let now = self.clock.now();
         let mut state = self.state();
         if !(self.is_current(token) || token.once && self.current.load().is_none()) {
@@ -225,8 +309,8 @@ impl Slot {
                 state.refusals_until = Some(now.plus(wait));
                 if token.once {
                     // Kept for the wait, so that a call within it asks for no other.
-                    self.current.store(Some(Arc::new(MachineToken {
-                        header: token.header.clone(),
+                    self.current.store(Some(Arc::new(Kept {
+                        credential: token.credential.clone(),
                         use_until: now.plus(wait),
                         renew_from: now.plus(wait),
                         ..**token
@@ -243,15 +327,15 @@ impl Slot {
     }
 
     /// The server took `token`: what was held against it or its like is over.
-    pub fn accepted(&self, token: &Arc<MachineToken>) {
+    pub fn accepted(&self, token: &Arc<Kept<C>>) {
         if token.after_refusal {
             let mut state = self.state();
             state.refusals = 0;
             state.refusals_until = None;
             // From here on the token is one like any other; a later refusal is a revocation.
             if self.is_current(token) {
-                self.current.store(Some(Arc::new(MachineToken {
-                    header: token.header.clone(),
+                self.current.store(Some(Arc::new(Kept {
+                    credential: token.credential.clone(),
                     after_refusal: false,
                     ..**token
                 })));
@@ -259,19 +343,19 @@ impl Slot {
         }
     }
 
-    fn is_current(&self, token: &Arc<MachineToken>) -> bool {
+    fn is_current(&self, token: &Arc<Kept<C>>) -> bool {
         self.current
             .load()
             .as_ref()
-            .is_some_and(|current| current.header == token.header)
+            .is_some_and(|current| current.credential == token.credential)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Joins the request in flight or starts one. `renewing` is the token that a renewal would replace.
-    fn begin(&self, now: Moment, renewing: Option<&Arc<MachineToken>>) -> Begun {
+    fn begin(&self, now: Moment, renewing: Option<&Arc<Kept<C>>>) -> Begun<C> {
         let mut state = self.state();
         if let Some(flight) = &state.in_flight {
             return Begun::Flight(flight.clone());
@@ -310,16 +394,23 @@ impl Slot {
         Begun::Flight(flight)
     }
 
-    async fn fetch(&self, after_refusal: bool) -> Result<MachineToken, TokenFault> {
-        let response = self
-            .client
-            .client_credentials(&self.token_url, &self.request)
-            .await;
+    async fn fetch(&self, after_refusal: bool) -> Result<Kept<C>, TokenFault> {
+        let fetched = self.source.fetch().await;
         let now = self.clock.now();
-        let response = response?;
-        let (use_for, lead) = schedule(response.lifetime);
-        Ok(MachineToken {
-            header: header_value(&response)?,
+        let Fetched {
+            credential,
+            lifetime,
+            at_most,
+        } = fetched?;
+        let (mut use_for, mut lead) = schedule(lifetime);
+        if let Some(most) = at_most
+            && most < use_for
+        {
+            // A renewal would end at the same time.
+            (use_for, lead) = (most, Duration::ZERO);
+        }
+        Ok(Kept {
+            credential,
             use_until: now.plus(use_for),
             renew_from: now.plus(use_for.saturating_sub(lead)),
             after_refusal,
@@ -327,7 +418,7 @@ impl Slot {
         })
     }
 
-    fn landed(&self, result: Result<MachineToken, TokenFault>) -> Outcome {
+    fn landed(&self, result: Result<Kept<C>, TokenFault>) -> Outcome<C> {
         let now = self.clock.now();
         let mut state = self.state();
         state.in_flight = None;
@@ -339,12 +430,12 @@ impl Slot {
                 state.failed = None;
                 state.failures = 0;
                 let fresh = now < token.use_until;
-                let spent = |current: &Arc<MachineToken>| now >= current.use_until;
+                let spent = |current: &Arc<Kept<C>>| now >= current.use_until;
                 if fresh || self.current.load().as_ref().is_some_and(spent) {
                     self.current.store(fresh.then(|| Arc::clone(&token)));
                 }
                 self.metrics.fetched(&self.server, "ok");
-                tracing::debug!(server = %self.server, "machine token fetched");
+                tracing::debug!(server = %self.server, "token fetched");
                 Ok(token)
             }
             Err(fault) => {
@@ -352,7 +443,7 @@ impl Slot {
                 state.failures += 1;
                 state.failed = Some((fault.clone(), now.plus(wait)));
                 self.metrics.fetched(&self.server, "failed");
-                tracing::warn!(server = %self.server, %fault, "no machine token");
+                tracing::warn!(server = %self.server, %fault, "no token");
                 Err(TokenError {
                     fault,
                     retry_after: wait,
@@ -363,19 +454,19 @@ impl Slot {
 }
 
 /// Ends a flight exactly once, whatever becomes of the request.
-struct Landing<'s> {
-    slot: &'s Slot,
-    report: watch::Sender<Option<Outcome>>,
-    outcome: Option<Result<MachineToken, TokenFault>>,
+struct Landing<'s, C: Credential> {
+    slot: &'s Slot<C>,
+    report: watch::Sender<Option<Outcome<C>>>,
+    outcome: Option<Result<Kept<C>, TokenFault>>,
 }
 
-impl Landing<'_> {
-    fn land(mut self, outcome: Result<MachineToken, TokenFault>) {
+impl<C: Credential> Landing<'_, C> {
+    fn land(mut self, outcome: Result<Kept<C>, TokenFault>) {
         self.outcome = Some(outcome);
     }
 }
 
-impl Drop for Landing<'_> {
+impl<C: Credential> Drop for Landing<'_, C> {
     fn drop(&mut self) {
         let outcome = self.outcome.take();
         let outcome =
@@ -386,9 +477,9 @@ impl Drop for Landing<'_> {
     }
 }
 
-enum Begun {
-    Flight(watch::Receiver<Option<Outcome>>),
-    Token(Arc<MachineToken>),
+enum Begun<C> {
+    Flight(Flight<C>),
+    Token(Arc<Kept<C>>),
     BackOff(TokenError),
 }
 
@@ -417,18 +508,40 @@ fn header_value(response: &TokenResponse) -> Result<HeaderValue, TokenFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vestibule_oauth::{ClientAuthMethod, ClientSecret};
+    use crate::config::{AssertionAudience, ClientKey, ExchangeClient};
+    use vestibule_oauth::ClientAuthMethod;
+    use vestibule_oauth::client_assertion::AssertionKey;
+    use vestibule_oauth::client_auth::Client;
+    use vestibule_oauth::jwt::Algorithm;
+    use vestibule_oauth::token_request::ClientCredentialsRequest;
+    use vestibule_testkit::SigningKey;
 
-    fn request() -> ClientCredentialsRequest {
-        ClientCredentialsRequest {
-            client: ClientSecret {
-                id: "id".into(),
-                secret: "secret".into(),
+    fn shared(id: &str, secret: &str, auth_method: ClientAuthMethod) -> ExchangeClient {
+        ExchangeClient::Shared(Client {
+            id: id.into(),
+            secret: Some(secret.into()),
+            auth_method,
+        })
+    }
+
+    fn with_key(audience: AssertionAudience) -> ExchangeClient {
+        let pem = SigningKey::ed25519("k").pem();
+        let key = AssertionKey::from_pem(&pem, Algorithm::EdDsa, None).expect("a key");
+        ExchangeClient::Key(ClientKey {
+            id: "id".into(),
+            key: Arc::new(key),
+            audience,
+        })
+    }
+
+    fn request() -> MachineRequest {
+        MachineRequest {
+            client: shared("id", "secret", ClientAuthMethod::ClientSecretPost),
+            grant: ClientCredentialsRequest {
+                scopes: vec!["a".into(), "b".into()],
+                audience: None,
+                resource: None,
             },
-            auth_method: ClientAuthMethod::ClientSecretPost,
-            scopes: vec!["a".into(), "b".into()],
-            audience: None,
-            resource: None,
         }
     }
 
@@ -441,16 +554,22 @@ mod tests {
             key("s2", &url("http://x/t"), &base),
             key("s", &url("http://x/t2"), &base),
         ];
-        let edits: [fn(&mut ClientCredentialsRequest); 9] = [
-            |r| r.client.id = "id2".into(),
-            |r| r.client.secret = "secret2".into(),
-            |r| r.auth_method = ClientAuthMethod::ClientSecretBasic,
-            |r| r.scopes = vec!["a b".into()],
-            |r| r.scopes = vec!["b".into(), "a".into()],
-            |r| r.audience = Some("x".into()),
-            |r| r.resource = Some("x".into()),
-            |r| r.audience = Some(String::new()),
-            |r| (r.client.id, r.client.secret) = ("ids".into(), "ecret".into()),
+        let post = ClientAuthMethod::ClientSecretPost;
+        let basic = ClientAuthMethod::ClientSecretBasic;
+        let edits: [&dyn Fn(&mut MachineRequest); 12] = [
+            &|r| r.client = shared("id2", "secret", post),
+            &|r| r.client = shared("id", "secret2", post),
+            &|r| r.client = shared("id", "secret", basic),
+            &|r| r.client = shared("ids", "ecret", post),
+            &|r| r.client = with_key(AssertionAudience::TokenEndpoint),
+            // Another key.
+            &|r| r.client = with_key(AssertionAudience::TokenEndpoint),
+            &|r| r.client = with_key(AssertionAudience::Issuer("i".into())),
+            &|r| r.grant.scopes = vec!["a b".into()],
+            &|r| r.grant.scopes = vec!["b".into(), "a".into()],
+            &|r| r.grant.audience = Some("x".into()),
+            &|r| r.grant.resource = Some("x".into()),
+            &|r| r.grant.audience = Some(String::new()),
         ];
         for edit in edits {
             let mut edited = base.clone();

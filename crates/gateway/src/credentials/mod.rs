@@ -1,10 +1,18 @@
-//! What we show an MCP server. Gives an [`OutboundCredential`]; nothing about the caller enters here.
+//! What we show an MCP server. Gives an [`OutboundCredential`]. Of the caller nothing enters here but what it brings for
+//! one server by name ([`per_request`]).
 
+pub mod aws_sigv4;
+pub mod client_proof;
+pub mod exchange;
 pub mod machine;
+pub mod passthrough;
+pub mod per_request;
 pub mod person;
 
-use crate::config::{Auth, ServerSettings, SignIn};
-use http::{HeaderName, HeaderValue, header};
+use crate::config::{Auth, Passthrough, ServerSettings, SignIn};
+use aws_sigv4::Signer;
+use exchange::{Exchanger, Exchanges};
+use http::{HeaderName, HeaderValue};
 use machine::MachineTokens;
 use std::sync::Arc;
 
@@ -28,11 +36,18 @@ pub enum CredentialSource {
     Machine(Arc<machine::Slot>),
     /// The person behind the caller, who signs in.
     Person(Arc<SignIn>),
+    /// The caller, whose `Authorization` goes along as it came. Nothing of the gateway's own and nothing that is kept
+    /// can take its place. With a bridge the tokens of its own clients come sealed.
+    Caller(Passthrough, Option<Arc<SignIn>>),
+    /// A signature over each request.
+    AwsSigV4(Signer),
+    /// The caller's own token, exchanged.
+    OnBehalf(Arc<Exchanger>),
 }
 
 impl CredentialSource {
     /// The source that `server` asks for.
-    pub fn new(server: &ServerSettings, tokens: &MachineTokens) -> Self {
+    pub fn new(server: &ServerSettings, tokens: &Arc<MachineTokens>, exchanges: &Exchanges) -> Self {
         match &server.auth {
             Auth::None => Self::None,
             Auth::Static { name, value, .. } => Self::Static(OutboundCredential {
@@ -43,25 +58,18 @@ impl CredentialSource {
                 Self::Machine(tokens.slot(server, token_url, request))
             }
             Auth::AuthorizationCode(sign_in) => Self::Person(Arc::clone(sign_in)),
+            Auth::Passthrough { mode, bridge } => Self::Caller(*mode, bridge.clone()),
+            Auth::AwsSigV4(settings) => Self::AwsSigV4(Signer::new(&server.name, settings, tokens)),
+            Auth::Exchange(settings) => Self::OnBehalf(exchanges.exchanger(server, settings, tokens)),
         }
     }
 
-    /// The header that no configured or forwarded header may take.
-    pub fn header(&self) -> Option<&HeaderName> {
+    /// Whether a caller may bring another credential in its place. A person, and a caller of a server with a fixed
+    /// credential, may act as somebody else at that server; the gateway itself, as a machine, is nobody else.
+    pub fn gives_way(&self) -> bool {
         match self {
-            Self::None => None,
-            Self::Static(credential) => Some(&credential.name),
-            Self::Machine(_) | Self::Person(_) => Some(&header::AUTHORIZATION),
-        }
-    }
-}
-
-impl OutboundCredential {
-    /// `Authorization` with this value.
-    pub fn authorization(value: &HeaderValue) -> Self {
-        Self {
-            name: header::AUTHORIZATION,
-            value: value.clone(),
+            Self::None | Self::Static(_) | Self::Person(_) | Self::Caller(..) => true,
+            Self::Machine(_) | Self::AwsSigV4(_) | Self::OnBehalf(_) => false,
         }
     }
 }

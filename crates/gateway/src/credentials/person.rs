@@ -49,7 +49,7 @@ impl Person {
         match admission.principal {
             // LiteLLM's id of whoever holds the master key.
             Principal::Master if app.master_key_is_a_persons => UserId::new("default_user_id").ok().map(Self),
-            Principal::Master | Principal::Anyone => None,
+            Principal::Master | Principal::Anyone | Principal::Delegated => None,
         }
     }
 

@@ -1,16 +1,22 @@
 //! The `x-mcp-debug-*` headers: what came in, what was shown to the server, and where it went, masked so that
-//! no secret can be read from them. Only admitted callers get them.
+//! no secret can be read from them. Only admitted callers get them. The walk of `vestibule doctor` is in [`doctor`].
 
+pub mod doctor;
 mod mask;
+mod several;
 
 pub use mask::mask;
+pub use several::Resolutions;
 
 use crate::admission::LITELLM_API_KEY;
+use crate::config::{CallerHeaders, per_server};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use url::Url;
 
 const MCP_DEBUG: &str = "x-litellm-mcp-debug";
-const MCP_AUTH: &str = "x-mcp-auth";
+/// What stands behind a value that holds the gateway key.
+const SAME: &str = " (SAME_AS_LITELLM_KEY - likely misconfigured)";
+/// Headers for single servers that are listed.
+const MOST_SHOWN: usize = 8;
 
 /// What was shown to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,16 @@ pub enum AuthResolution {
     StoredUserToken,
     /// The configured credential.
     StaticToken,
+    /// What the caller sent for this server alone.
+    PerRequestHeader,
+    /// A token that the caller's was exchanged for (RFC 8693, or Entra's dialect).
+    TokenExchange,
+    /// A token of the identity assertion grant.
+    IdJag,
+    /// A signature.
+    AwsSigV4,
+    /// Request headers that the configuration passes on.
+    ExtraHeaders,
     /// Nothing.
     NoAuth,
 }
@@ -35,6 +51,11 @@ impl AuthResolution {
             Self::MachineToken => "m2m-client-credentials",
             Self::StoredUserToken => "stored-user-token",
             Self::StaticToken => "static-token",
+            Self::PerRequestHeader => "per-request-header",
+            Self::TokenExchange => "token-exchange",
+            Self::IdJag => "id-jag",
+            Self::AwsSigV4 => "aws-sigv4",
+            Self::ExtraHeaders => "extra-headers",
             Self::NoAuth => "no-auth",
         }
     }
@@ -48,40 +69,61 @@ pub struct DebugReport {
 }
 
 impl DebugReport {
+    /// Whether the caller wants the headers.
+    pub fn is_asked_for(headers: &HeaderMap) -> bool {
+        let value = headers.get(MCP_DEBUG).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| {
+            ["true", "1", "yes"]
+                .iter()
+                .any(|yes| value.trim().eq_ignore_ascii_case(yes))
+        })
+    }
+
     /// `None` unless the caller asked with `x-litellm-mcp-debug: true` (or `1`, `yes`).
-    /// `authorization_is_key` says whether `Authorization` holds the gateway key.
+    /// `carries_key` says whether a value holds a gateway key, which is told of `Authorization`, of what the caller
+    /// sends for servers by name, and of the headers that are `forwarded`: each of them is meant for a server.
     pub fn begin(
         headers: &HeaderMap,
-        authorization_is_key: impl FnOnce(&HeaderValue) -> bool,
+        callers: &CallerHeaders,
+        forwarded: &[HeaderName],
+        carries_key: impl Fn(&HeaderValue) -> bool,
     ) -> Option<Self> {
-        let asked = headers.get(MCP_DEBUG)?.to_str().ok()?.trim();
-        if !["true", "1", "yes"]
-            .iter()
-            .any(|yes| asked.eq_ignore_ascii_case(yes))
-        {
+        if !Self::is_asked_for(headers) {
             return None;
         }
-        let inbound: Vec<String> = [
-            LITELLM_API_KEY,
-            header::AUTHORIZATION,
-            HeaderName::from_static(MCP_AUTH),
-        ]
-        .into_iter()
-        .filter_map(|name| {
-            headers
-                .get(&name)
-                .map(|value| format!("{name}={}", mask(value.as_bytes())))
-        })
-        .collect();
-        let oauth2_token = match headers.get(header::AUTHORIZATION) {
-            None => "(none)".to_owned(),
-            Some(value) if authorization_is_key(value) => {
-                format!(
-                    "{} (SAME_AS_LITELLM_KEY - likely misconfigured)",
-                    mask(value.as_bytes())
-                )
+        let mark = |value: &HeaderValue| if carries_key(value) { SAME } else { "" };
+        let mut inbound = Vec::new();
+        for name in callers
+            .key
+            .iter()
+            .chain([&LITELLM_API_KEY, &header::AUTHORIZATION])
+        {
+            if let Some(value) = headers.get(name) {
+                inbound.push(format!("{name}={}", mask(value.as_bytes())));
             }
-            Some(value) => mask(value.as_bytes()),
+        }
+        // These are for servers, so the key has no business in them.
+        let for_servers = headers.iter().filter(|(name, _)| {
+            let shared = **name == callers.credential && **name != header::AUTHORIZATION;
+            shared || per_server(name).is_some_and(|(_, header)| header == header::AUTHORIZATION.as_str())
+        });
+        for (name, value) in for_servers.take(MOST_SHOWN) {
+            inbound.push(format!("{name}={}{}", mask(value.as_bytes()), mark(value)));
+        }
+        let named = [&header::AUTHORIZATION, &callers.credential]
+            .into_iter()
+            .chain(forwarded)
+            .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+        let mut meant_for_servers =
+            named.chain(headers.iter().filter(|(name, _)| per_server(name).is_some()));
+        let leak = meant_for_servers.find(|(_, value)| carries_key(value));
+        let oauth2_token = match (leak, headers.get(header::AUTHORIZATION)) {
+            (Some((name, value)), _) if *name == header::AUTHORIZATION => {
+                format!("{}{SAME}", mask(value.as_bytes()))
+            }
+            (Some((name, value)), _) => format!("{name}={}{SAME}", mask(value.as_bytes())),
+            (None, Some(value)) => mask(value.as_bytes()),
+            (None, None) => "(none)".to_owned(),
         };
         let inbound_auth = if inbound.is_empty() {
             "(none)".into()
@@ -94,14 +136,23 @@ impl DebugReport {
         })
     }
 
-    /// Adds the five headers.
-    pub fn finish(self, resolution: AuthResolution, url: &Url, auth_type: &str, headers: &mut HeaderMap) {
-        let url = shown(url);
+    /// Adds the five headers. `outbound` is [`crate::net::transport::Endpoint::shown`].
+    pub fn finish(
+        self,
+        resolution: AuthResolution,
+        outbound: &str,
+        auth_type: &str,
+        headers: &mut HeaderMap,
+    ) {
+        self.write(resolution.name(), outbound, auth_type, headers);
+    }
+
+    fn write(self, resolution: &str, outbound: &str, auth_type: &str, headers: &mut HeaderMap) {
         let values = [
             ("x-mcp-debug-inbound-auth", self.inbound_auth.as_str()),
             ("x-mcp-debug-oauth2-token", &self.oauth2_token),
-            ("x-mcp-debug-auth-resolution", resolution.name()),
-            ("x-mcp-debug-outbound-url", &url),
+            ("x-mcp-debug-auth-resolution", resolution),
+            ("x-mcp-debug-outbound-url", outbound),
             ("x-mcp-debug-server-auth-type", auth_type),
         ];
         for (name, value) in values {
@@ -109,13 +160,6 @@ impl DebugReport {
             headers.insert(name, value);
         }
     }
-}
-
-/// Scheme, authority and path: a query may hold keys, as may a user name.
-fn shown(url: &Url) -> String {
-    let origin = url.origin().ascii_serialization();
-    let query = if url.query().is_some() { "?..." } else { "" };
-    format!("{origin}{}{query}", url.path())
 }
 
 #[cfg(test)]
@@ -131,10 +175,13 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("name");
             headers.insert(name, HeaderValue::from_str(value).expect("value"));
         }
-        let report = DebugReport::begin(&headers, |value| value == KEY).expect("asked for");
+        let forwarded = [HeaderName::from_static("x-custom")];
+        let report = DebugReport::begin(&headers, &CallerHeaders::default(), &forwarded, |value| {
+            value == KEY
+        })
+        .expect("asked for");
         let mut out = HeaderMap::new();
-        let url = Url::parse("https://mcp.atlassian.com/v1/mcp").expect("url");
-        report.finish(resolution, &url, "oauth2", &mut out);
+        report.finish(resolution, "https://mcp.atlassian.com/v1/mcp", "oauth2", &mut out);
         out.iter()
             .map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()))
             .collect()
@@ -189,15 +236,17 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_shown_without_what_may_be_secret() {
-        for (url, expected) in [
-            (
-                "https://user:pass@x.example:8443/a/mcp?key=k#f",
-                "https://x.example:8443/a/mcp?...",
-            ),
-            ("http://127.0.0.1:1/mcp", "http://127.0.0.1:1/mcp"),
+    fn the_key_is_told_wherever_a_server_could_get_it() {
+        for (name, token) in [
+            ("x-mcp-auth", None),
+            ("x-custom", None),
+            ("x-custom", Some(TOKEN)),
         ] {
-            assert_eq!(shown(&Url::parse(url).expect("url")), expected);
+            let mut pairs = vec![("x-litellm-mcp-debug", "true"), (name, KEY)];
+            pairs.extend(token.map(|token| ("authorization", token)));
+            let got = report(&pairs, AuthResolution::NoAuth);
+            let expected = format!("{name}=Bearer****1234 (SAME_AS_LITELLM_KEY - likely misconfigured)");
+            assert_eq!(got[1].1, expected);
         }
     }
 
@@ -208,8 +257,11 @@ mod tests {
         for value in ["false", "0", "", "tru"] {
             let mut headers = HeaderMap::new();
             headers.insert(MCP_DEBUG, HeaderValue::from_static(value));
-            assert!(DebugReport::begin(&headers, |_| false).is_none(), "{value}");
+            assert!(
+                DebugReport::begin(&headers, &CallerHeaders::default(), &[], |_| false).is_none(),
+                "{value}"
+            );
         }
-        assert!(DebugReport::begin(&HeaderMap::new(), |_| false).is_none());
+        assert!(DebugReport::begin(&HeaderMap::new(), &CallerHeaders::default(), &[], |_| false).is_none());
     }
 }

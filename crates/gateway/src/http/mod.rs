@@ -97,7 +97,9 @@ impl Gateway {
             connections = open,
             "stopping: no new connections, those open may finish"
         );
-        let Self { workers, stop, .. } = self;
+        let Self {
+            app, workers, stop, ..
+        } = self;
         let _ = stop.send(true);
         let threads: Vec<_> = workers.into_iter().map(|worker| worker.thread).collect();
         let joined = tokio::task::spawn_blocking(move || {
@@ -108,7 +110,9 @@ impl Gateway {
             }
             whole
         });
-        joined.await.unwrap_or(false)
+        let whole = joined.await.unwrap_or(false);
+        app.bridges.shut_down().await;
+        whole
     }
 
     async fn accept(&self, listener: &TcpListener) {

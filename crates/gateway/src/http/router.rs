@@ -1,5 +1,6 @@
 //! All routes on one page, by who calls them.
 
+use super::relay::aggregate;
 use super::relay::rest;
 use super::relay::target::{self, Target};
 use super::user_credentials;
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tower::ServiceExt;
@@ -123,9 +125,14 @@ impl Front {
     async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: RequestId) -> Response<Body> {
         match target::of(request.uri().path()) {
             Target::Server(name) => {
-                let server = self.worker.app.registry.by_name(name).cloned();
+                let servers = self.worker.app.servers_for(request.headers(), peer);
+                let server = servers.by_name(name).cloned();
+                if server.is_none() && servers.group(name).is_some() {
+                    return self.aggregate(request, peer, id).await;
+                }
                 super::relay::handle(&self.worker, server.as_ref(), request, peer, id).await
             }
+            Target::Several(_) | Target::All => self.aggregate(request, peer, id).await,
             Target::NotSupported => self.refuse(ErrorCode::NotSupported, id),
             Target::Other => {
                 let mut request = request.map(axum::body::Body::new);
@@ -135,6 +142,17 @@ impl Front {
                 response.map(|body| Body::frames(HandlerBody(body)))
             }
         }
+    }
+
+    /// Boxed, so that a request to one server does not carry the room that this one takes.
+    fn aggregate(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        id: RequestId,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + '_>> {
+        let path = request.uri().path().to_owned();
+        Box::pin(async move { aggregate::handle(&self.worker, target::of(&path), request, peer, id).await })
     }
 
     fn refuse(&self, code: ErrorCode, id: RequestId) -> Response<Body> {

@@ -13,6 +13,7 @@ use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use axum::body::Body;
 use axum::extract::{Path, State};
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -43,9 +44,13 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
             return Ok(json!([]));
         };
         let now = worker.app.clock.unix_seconds();
+        let servers = worker.app.servers_for(&parts.headers, peer_of(&parts));
         let mut all = Vec::new();
         for kept in people.persons.list(&person).await.map_err(unavailable)? {
-            let server = worker.app.registry.by_id_or_name(kept.server_id.as_str());
+            if servers.hides(kept.server_id.as_str()) {
+                continue;
+            }
+            let server = servers.by_id_or_name(kept.server_id.as_str());
             all.push(json!({
                 "server_id": kept.server_id.as_str(),
                 "server_name": server.map(|server| &server.name),
@@ -72,7 +77,7 @@ pub(crate) async fn status(
     let (parts, _) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
-        let asked = asked(&worker, &admission, &server)?;
+        let asked = asked(&worker, &admission, &parts, &server)?;
         shown(&worker, &asked).await
     };
     answer(&worker, result.await, &parts, id)
@@ -97,7 +102,7 @@ pub(crate) async fn put(
     let (parts, body) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
-        let asked = asked(&worker, &admission, &server)?;
+        let asked = asked(&worker, &admission, &parts, &server)?;
         let body = read_body(body, BODY_LIMIT, worker.app.limits.body_timeout).await?;
         let wrong = |what: &'static str| Refusal::because(ErrorCode::MissingParameter, what);
         let brought: Brought = serde_json::from_slice(&body).map_err(|_| {
@@ -164,7 +169,7 @@ pub(crate) async fn remove(
     let (parts, _) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
-        let asked = asked(&worker, &admission, &server)?;
+        let asked = asked(&worker, &admission, &parts, &server)?;
         let persons = &asked.people.persons;
         let forgotten = persons.forget(&asked.person, asked.server, asked.sign_in).await;
         if forgotten.map_err(unavailable)? {
@@ -176,9 +181,10 @@ pub(crate) async fn remove(
     answer(&worker, result.await, &parts, id)
 }
 
-fn asked<'w>(worker: &'w Worker, admission: &Admission, server: &str) -> Result<Asked<'w>> {
+fn asked<'w>(worker: &'w Worker, admission: &Admission, parts: &Parts, server: &str) -> Result<Asked<'w>> {
     let person = person(worker, admission)?;
-    let found = worker.app.registry.by_id_or_name(server);
+    let servers = worker.app.servers_for(&parts.headers, peer_of(parts));
+    let found = servers.by_id_or_name(server);
     let (Some(server), Some(people)) = (found, &worker.app.people) else {
         return Err(Refusal::new(ErrorCode::NoSignIn));
     };
@@ -228,12 +234,7 @@ fn unavailable(error: StoreError) -> Refusal {
     Refusal::new(ErrorCode::StoreUnavailable)
 }
 
-fn answer(
-    worker: &Worker,
-    result: Result<Value>,
-    parts: &http::request::Parts,
-    id: RequestId,
-) -> Response<Body> {
+fn answer(worker: &Worker, result: Result<Value>, parts: &Parts, id: RequestId) -> Response<Body> {
     match result {
         Ok(document) => {
             let mut response = Response::new(Body::from(document.to_string()));

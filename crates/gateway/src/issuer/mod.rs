@@ -22,7 +22,7 @@ use crate::app::{People, Worker};
 use crate::config::{SendResource, SignIn};
 use crate::http::relay::read_body;
 use crate::ids::RequestId;
-use crate::registry::Server;
+use crate::registry::{Server, View};
 use crate::web::body::Body;
 use crate::web::cors;
 use crate::web::error::{ErrorCode, Refusal};
@@ -189,19 +189,19 @@ impl Asked<'_> {
 
     /// `resource` toward the provider (RFC 8707): never the gateway's own URL, which the provider does not know.
     fn resource(&self, endpoints: &UpstreamEndpoints) -> Option<String> {
-        resource(self.server, self.sign_in, endpoints)
+        resource(self.sign_in, endpoints)
     }
 }
 
 /// The value of `resource` for this server, if it is sent.
-pub(crate) fn resource(server: &Server, sign_in: &SignIn, endpoints: &UpstreamEndpoints) -> Option<String> {
+pub(crate) fn resource(sign_in: &SignIn, endpoints: &UpstreamEndpoints) -> Option<String> {
     let learned = || endpoints.resource.clone();
     match &sign_in.resource {
         SendResource::Never => None,
         SendResource::Always(value) => value
             .clone()
             .or_else(learned)
-            .or_else(|| Some(server.url.as_str().to_owned())),
+            .or_else(|| Some(sign_in.server_url.as_str().to_owned())),
         SendResource::Auto(Some(value)) => Some(value.clone()),
         SendResource::Auto(None) if providers::defaults(&endpoints.authorization_url).refuses_resource => {
             None
@@ -215,7 +215,7 @@ impl SignIn {
     pub(crate) fn upstream(&self, server: &Server) -> UpstreamConfig {
         UpstreamConfig {
             name: server.name.clone(),
-            url: server.url.clone(),
+            url: self.server_url.clone(),
             issuer: self.issuer.clone(),
             authorization_url: self.authorization_url.clone(),
             token_url: self.token_url.clone(),
@@ -268,8 +268,17 @@ where
     let (Route::Metadata(_, identifier) | Route::Endpoint(_, identifier)) = route else {
         return not_found(worker, id);
     };
-    let found = worker.app.registry.signed_in_at(identifier.named);
-    let mut response = match (found, &worker.app.people) {
+    let view = worker.app.servers_for(&parts.headers, peer);
+    let exchanged = match route {
+        Route::Metadata(Document::ProtectedResource, _) => view.exchanged_at(identifier.named),
+        _ => None,
+    };
+    let mut response = match (view.signed_in_at(identifier.named), &worker.app.people) {
+        _ if let Some((server, issuer)) = exchanged => match parts.method {
+            Method::GET | Method::HEAD => metadata::of_exchange(&origin, identifier, server, issuer),
+            Method::OPTIONS => cors::preflight(HeaderValue::from_static("*")),
+            _ => wrong_method(worker, "GET, HEAD, OPTIONS", id),
+        },
         (Some((server, sign_in)), Some(people)) => {
             let asked = Asked {
                 worker,
@@ -289,12 +298,36 @@ where
                 _ => tokens(&asked, &parts, body).await,
             }
         }
-        _ => not_found(worker, id),
+        _ => of_passthrough(worker, view, route, &parts, &origin.to_string(), id).await,
     };
     if for_pages {
         cors::allow(response.headers_mut(), HeaderValue::from_static("*"));
     }
     response
+}
+
+/// What there is about a server whose clients sign in at its own authorization server: its metadata and nothing else.
+async fn of_passthrough(
+    worker: &Worker,
+    view: View<'_>,
+    route: Route<'_>,
+    parts: &Parts,
+    base: &str,
+    id: RequestId,
+) -> Response<Body> {
+    let Route::Metadata(Document::ProtectedResource, identifier) = route else {
+        return not_found(worker, id);
+    };
+    let Some(server) = view.passed_through_at(identifier.named) else {
+        return not_found(worker, id);
+    };
+    match parts.method {
+        Method::GET | Method::HEAD => metadata::of_server(worker, server, identifier, base)
+            .await
+            .unwrap_or_else(|refusal| worker.refuse(refusal, Some(server), id).into_plain(id)),
+        Method::OPTIONS => cors::preflight(HeaderValue::from_static("*")),
+        _ => wrong_method(worker, "GET, HEAD, OPTIONS", id),
+    }
 }
 
 fn describe(asked: &Asked<'_>, parts: &Parts, document: Document) -> Response<Body> {
@@ -311,7 +344,7 @@ async fn authorization<B: HttpBody<Data = Bytes>>(
     body: B,
     peer: IpAddr,
 ) -> Response<Body> {
-    let address = asked.worker.app.origin.client(asked.headers, peer);
+    let address = asked.worker.app.addresses.of(asked.headers, peer).counted();
     if !asked.people.issuer.flood.admits_sign_in(address) {
         return authorize::too_many(asked);
     }
@@ -357,7 +390,7 @@ async fn registration<B: HttpBody<Data = Bytes>>(
             .people
             .issuer
             .flood
-            .admit_registration(asked.worker.app.origin.client(asked.headers, peer))?;
+            .admit_registration(asked.worker.app.addresses.of(asked.headers, peer).counted())?;
         let body = asked.body(body).await?;
         register::register(asked, &body).await
     };

@@ -31,7 +31,7 @@ pub enum Named<'p> {
     Name(&'p str),
     /// The server with this id.
     Id(&'p str),
-    /// The only server with interactive sign-in, if there is one alone.
+    /// The only server with metadata of its own, if there is one alone.
     TheOnlyOne,
 }
 

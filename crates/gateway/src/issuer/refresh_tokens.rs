@@ -43,11 +43,13 @@ impl RefreshTokens {
         }
     }
 
-    /// A refresh token for `client_id` at `server_id`. `None` when the provider's is too long to be carried.
+    /// A refresh token for `client_id` at `server_id`, and for `holder` alone unless that is empty. `None` when the
+    /// provider's is too long to be carried.
     pub(super) fn issue(
         &self,
         server_id: &str,
         client_id: &str,
+        holder: &[u8],
         stands_for: &StandsFor,
     ) -> Option<SecretString> {
         let payload = match stands_for {
@@ -61,16 +63,24 @@ impl RefreshTokens {
             },
         };
         let payload = serde_json::to_vec(&payload).ok()?;
-        let context = [server_id.as_bytes(), &sha256(client_id)];
-        let sealed = self.ring.seal(&payload, FOREVER, &context)?;
+        let client = sha256(client_id);
+        let context = [server_id.as_bytes(), &client, holder];
+        let sealed = self.ring.seal(&payload, FOREVER, without_empty(&context))?;
         Some(format!("{PREFIX}{sealed}").into())
     }
 
-    /// What it stands for, if it was issued to this client for this server.
-    pub(super) fn open(&self, server_id: &str, client_id: &str, token: &SecretString) -> Option<StandsFor> {
+    /// What it stands for, if it was issued to this client and holder for this server.
+    pub(super) fn open(
+        &self,
+        server_id: &str,
+        client_id: &str,
+        holder: &[u8],
+        token: &SecretString,
+    ) -> Option<StandsFor> {
         let sealed = token.expose_secret().strip_prefix(PREFIX)?;
-        let context = [server_id.as_bytes(), &sha256(client_id)];
-        let payload = self.ring.open(sealed.as_bytes(), 0, &context)?;
+        let client = sha256(client_id);
+        let context = [server_id.as_bytes(), &client, holder];
+        let payload = self.ring.open(sealed.as_bytes(), 0, without_empty(&context))?;
         Some(match serde_json::from_slice(&payload).ok()? {
             Payload::Kept { u, n } => StandsFor::Kept(Person::kept_under(UserId::new(u).ok()?), n),
             Payload::Carried { t, a } => StandsFor::Carried {
@@ -78,6 +88,14 @@ impl RefreshTokens {
                 authority: a,
             },
         })
+    }
+}
+
+/// Refresh tokens that are nobody's in particular are sealed without a third part.
+fn without_empty<'c, 'p>(context: &'c [&'p [u8]]) -> &'c [&'p [u8]] {
+    match context {
+        [rest @ .., []] => rest,
+        whole => whole,
     }
 }
 
@@ -97,9 +115,9 @@ mod tests {
             token: "the-providers".into(),
             authority: "https://as.example".into(),
         };
-        let token = tokens.issue("server", "client", &carried).expect("issued");
+        let token = tokens.issue("server", "client", b"", &carried).expect("issued");
         assert!(!token.expose_secret().contains("providers"));
-        let opened = tokens.open("server", "client", &token);
+        let opened = tokens.open("server", "client", b"", &token);
         let Some(StandsFor::Carried {
             token: inner,
             authority,
@@ -111,18 +129,30 @@ mod tests {
             (inner.expose_secret(), authority.as_str()),
             ("the-providers", "https://as.example")
         );
-        assert!(tokens.open("other", "client", &token).is_none());
-        assert!(tokens.open("server", "other", &token).is_none());
-        assert!(tokens.open("server", "client", &"the-providers".into()).is_none());
+        assert!(tokens.open("other", "client", b"", &token).is_none());
+        assert!(tokens.open("server", "other", b"", &token).is_none());
+        assert!(
+            tokens
+                .open("server", "client", b"", &"the-providers".into())
+                .is_none()
+        );
         let alice = Person::kept_under(UserId::new("alice").expect("id"));
         let kept = StandsFor::Kept(alice.clone(), "name".into());
-        let token = tokens.issue("server", "client", &kept).expect("issued");
-        let opened = tokens.open("server", "client", &token);
+        let token = tokens.issue("server", "client", b"", &kept).expect("issued");
+        let opened = tokens.open("server", "client", b"", &token);
         assert!(matches!(opened, Some(StandsFor::Kept(person, name)) if person == alice && name == "name"));
+        assert!(tokens.open("server", "client", b"somebody", &token).is_none());
+        let held = tokens
+            .issue("server", "client", b"somebody", &carried)
+            .expect("issued");
+        assert!(tokens.open("server", "client", b"somebody", &held).is_some());
+        for other in [&b""[..], b"another"] {
+            assert!(tokens.open("server", "client", other, &held).is_none());
+        }
         let long = StandsFor::Carried {
             token: "x".repeat(4000).into(),
             authority: String::new(),
         };
-        assert!(tokens.issue("server", "client", &long).is_none());
+        assert!(tokens.issue("server", "client", b"", &long).is_none());
     }
 }

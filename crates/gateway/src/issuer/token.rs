@@ -7,6 +7,9 @@ use super::codes::client_digest;
 use super::refresh_tokens::StandsFor;
 use super::registrations::UpstreamClient;
 use super::upstream::UpstreamEndpoints;
+use crate::admission::{Principal, Targets};
+use crate::config::Passthrough;
+use crate::credentials::passthrough::{Envelope, NoEnvelope, refresh_holder};
 use crate::credentials::person::{NoToken, Person, Redeemed, Redemption};
 use crate::web::body::Body;
 use crate::web::json::no_store;
@@ -17,13 +20,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use std::sync::Arc;
 use url::form_urlencoded;
-use vestibule_oauth::Mismatch;
 use vestibule_oauth::error::OAuthError;
 use vestibule_oauth::error::OAuthErrorCode::{
-    InvalidClient, InvalidGrant, InvalidRequest, TemporarilyUnavailable, UnsupportedGrantType,
+    InvalidClient, InvalidGrant, InvalidRequest, ServerError, TemporarilyUnavailable, UnsupportedGrantType,
 };
 use vestibule_oauth::pkce::{CodeChallenge, is_code_verifier};
 use vestibule_oauth::token_request::{CodeRequest, RefreshRequest};
+use vestibule_oauth::{Mismatch, TokenResponse};
 use vestibule_store::StoreError;
 
 /// The grant that a client presents.
@@ -44,8 +47,10 @@ pub(super) async fn token(asked: &Asked<'_>, body: &[u8]) -> Result<Response<Bod
         let text = format!("The parameter {} stands several times.", repeated.0);
         OAuthError::new(InvalidRequest, text)
     })?;
+    let bridge = bridged(asked)?;
     let (client_id, client) = proved(asked, &parameters)?;
     let client = Proved {
+        bridge,
         id: &client_id,
         client: &client,
     };
@@ -53,12 +58,15 @@ pub(super) async fn token(asked: &Asked<'_>, body: &[u8]) -> Result<Response<Bod
         Presented::Code { code, verifier } => by_code(asked, &client, &parameters, &code, verifier).await,
         Presented::Refresh { token, scope } => {
             let refresh_tokens = &asked.people.issuer.refresh_tokens;
-            match refresh_tokens.open(&asked.server.id, client.id, &token) {
-                Some(StandsFor::Kept(person, name)) => by_kept(asked, &person, &name, &token).await,
+            match refresh_tokens.open(&asked.server.id, client.id, &client.holder(), &token) {
+                Some(StandsFor::Kept(person, name)) if client.bridge.is_none() => {
+                    by_kept(asked, &person, &name, &token).await
+                }
                 Some(StandsFor::Carried { token, authority }) => {
                     by_carried(asked, &client, token, &authority, scope).await
                 }
-                None => Err(OAuthError::new(
+                // Where tokens are passed through nothing is kept that one could stand for.
+                Some(StandsFor::Kept(..)) | None => Err(OAuthError::new(
                     InvalidGrant,
                     "The refresh token is none that this gateway gave to this client for this server; sign in again.",
                 )),
@@ -71,6 +79,44 @@ pub(super) async fn token(asked: &Asked<'_>, body: &[u8]) -> Result<Response<Bod
 struct Proved<'c> {
     id: &'c str,
     client: &'c Client,
+    /// How its tokens are passed through, and who asks, at a passthrough server.
+    bridge: Option<(Passthrough, Principal)>,
+}
+
+impl Proved<'_> {
+    fn holder(&self) -> Vec<u8> {
+        self.bridge
+            .map(|(mode, principal)| refresh_holder(mode, principal))
+            .unwrap_or_default()
+    }
+
+    /// The person for whom tokens are kept; of what is passed through nothing is.
+    fn person(&self, asked: &Asked<'_>) -> Option<Person> {
+        match self.bridge {
+            Some(_) => None,
+            None => Person::of(asked.worker, asked.headers),
+        }
+    }
+}
+
+/// Whom the tokens of a passthrough server are sealed for. Asked before a code is touched, which counts once.
+fn bridged(asked: &Asked<'_>) -> Result<Option<(Passthrough, Principal)>, OAuthError> {
+    let Some(mode) = asked.server.passthrough() else {
+        return Ok(None);
+    };
+    if !mode.asks_for_key() {
+        return Ok(Some((mode, Principal::Delegated)));
+    }
+    let gate = &asked.worker.app.gate;
+    let admission = gate.admit_to(asked.headers, Targets::one(Some(asked.server)));
+    let admission = admission.map_err(|refusal| {
+        let text = format!(
+            "The request needs the gateway key, in the header x-litellm-api-key: {}",
+            refusal.message
+        );
+        OAuthError::new(InvalidRequest, text)
+    })?;
+    Ok(Some((mode, admission.principal)))
 }
 
 /// A code, which counts for the client, redirect URI and challenge that it was bound to, and once.
@@ -113,7 +159,7 @@ async fn by_code(
         endpoints,
         sign_in: Arc::clone(asked.sign_in),
         upstream,
-        person: Person::of(asked.worker, asked.headers),
+        person: client.person(asked),
         server: asked.server.store_id.clone(),
     };
     redeem(asked, client, redemption, None).await
@@ -240,24 +286,51 @@ async fn redeem(
         (Err(fault), _) => return Err(fault.for_client(&asked.server.name)),
     };
     let refresh_token = tokens.refresh_token.clone().or(before).and_then(|token| {
-        let person = Person::of(asked.worker, asked.headers);
-        let stands_for = match (person, kept) {
+        let stands_for = match (client.person(asked), kept) {
             (Some(person), Some(name)) => StandsFor::Kept(person, name),
             _ => StandsFor::Carried { token, authority },
         };
         let refresh_tokens = &asked.people.issuer.refresh_tokens;
-        let issued = refresh_tokens.issue(&asked.server.id, client.id, &stands_for);
+        let issued = refresh_tokens.issue(&asked.server.id, client.id, &client.holder(), &stands_for);
         if issued.is_none() {
             tracing::warn!(request_id = %asked.id, server = %asked.server.name, "the provider's refresh token is too long to be passed on");
         }
         issued
     });
+    let envelope = client.bridge.map(|holder| enveloped(asked, &tokens, holder));
+    let envelope = envelope.transpose()?;
+    let shown = envelope.as_ref();
     Ok(answer(&Issued {
-        access_token: tokens.access_token.secret(),
-        expires_in: tokens.expires_in,
+        access_token: shown.map_or(tokens.access_token.secret(), |envelope| &envelope.text),
+        expires_in: shown.map_or(tokens.expires_in, |envelope| Some(envelope.expires_in)),
         refresh_token: refresh_token.as_ref(),
         scope: tokens.scope.as_deref(),
     }))
+}
+
+/// The provider's token, sealed for the one who asks.
+fn enveloped(
+    asked: &Asked<'_>,
+    tokens: &TokenResponse,
+    holder: (Passthrough, Principal),
+) -> Result<Envelope, OAuthError> {
+    let app = &asked.worker.app;
+    let token = tokens.access_token.secret();
+    let now = app.clock.unix_seconds();
+    let made = app
+        .envelopes
+        .seal(token, tokens.expires_in, &asked.server.id, holder, now);
+    made.map_err(|fault| {
+        let why = match fault {
+            NoEnvelope::Ended => "has ended as it comes",
+            NoEnvelope::TooLong => "is too long to be passed through sealed",
+        };
+        let text = format!(
+            "The access token of {}'s authorization server {why}.",
+            asked.server.name
+        );
+        OAuthError::new(ServerError, text).with_status(502)
+    })
 }
 
 fn store_failed(asked: &Asked<'_>, error: &StoreError) -> OAuthError {

@@ -4,7 +4,7 @@
 
 mod search;
 
-pub use search::Probe;
+pub use search::{Probe, Rejected, Sought};
 
 use crate::clock::{Clock, Moment};
 use crate::net::guarded::{Guarded, Reach};
@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use url::Url;
+use vestibule_oauth::metadata::{AuthorizationServerMetadata, ProtectedResourceMetadata, ResourceDocument};
 
 /// From this age on what is known is looked up again, in the background.
 const RENEW_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -48,9 +49,23 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
+    /// A server of which only the URL is configured.
+    pub fn bare(name: &str, url: &Url) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: url.clone(),
+            issuer: None,
+            authorization_url: None,
+            token_url: None,
+            registration_url: None,
+            scopes: Vec::new(),
+            wants_registration: false,
+        }
+    }
+
     /// Whether there is something to search. With both `authorization_url` and `token_url` configured nothing is
     /// fetched, unless a registration endpoint is wanted and not configured.
-    fn incomplete(&self) -> bool {
+    pub fn incomplete(&self) -> bool {
         self.authorization_url.is_none()
             || self.token_url.is_none()
             || (self.wants_registration && self.registration_url.is_none())
@@ -124,11 +139,30 @@ impl DiscoveryError {
     /// What the operator does about it.
     pub fn next_step(&self) -> &'static str {
         if self.issuer_configured {
-            "check `issuer` of this server, or set its `authorization_url` and `token_url`; the gateway's log lists what was tried"
+            "run `vestibule doctor SERVER`: it says whether to change `issuer` of this server, or to set its \
+             `authorization_url` and `token_url`; the gateway's log lists what was tried"
         } else {
-            "set `issuer`, or `authorization_url` and `token_url`, of this server; the gateway's log lists what was tried"
+            "run `vestibule doctor SERVER`: it says whether to set `issuer`, or `authorization_url` and `token_url`, of \
+             this server; the gateway's log lists what was tried"
         }
     }
+}
+
+/// All that one search learned.
+#[derive(Debug, Clone)]
+pub struct Examination {
+    /// What sign-ins would use.
+    pub endpoints: Option<UpstreamEndpoints>,
+    /// Every address that was asked, in order, with what came of it.
+    pub trace: Vec<Probe>,
+    /// The scopes of the server's challenge.
+    pub challenge_scopes: Vec<String>,
+    /// The server's metadata.
+    pub resource: Option<ProtectedResourceMetadata>,
+    /// Its authorization server's.
+    pub server: Option<AuthorizationServerMetadata>,
+    /// Documents that were found and not used.
+    pub rejected: Vec<Rejected>,
 }
 
 /// How long a search may take.
@@ -149,10 +183,11 @@ impl Default for Patience {
     }
 }
 
-/// The endpoints of all servers.
+/// The endpoints of all servers, and what servers say about themselves.
 pub struct Discovery {
     shared: Arc<Shared>,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    slots: Slots<UpstreamEndpoints>,
+    documents: Slots<ResourceDocument>,
 }
 
 struct Shared {
@@ -162,7 +197,47 @@ struct Shared {
     patience: Patience,
 }
 
-type Outcome = Result<Arc<UpstreamEndpoints>, DiscoveryError>;
+type Outcome<T> = Result<Arc<T>, DiscoveryError>;
+
+/// What a search is for, and kept.
+trait SearchedFor: Sized + Send + Sync + 'static {
+    /// Searches once.
+    fn search(
+        shared: &Shared,
+        server: &UpstreamConfig,
+    ) -> impl Future<Output = (Option<Self>, Vec<Probe>)> + Send;
+
+    /// Whether nothing answered the search, whatever is known without it.
+    fn is_unanswered(found: Option<&Self>, trace: &[Probe]) -> bool;
+}
+
+impl SearchedFor for UpstreamEndpoints {
+    async fn search(shared: &Shared, server: &UpstreamConfig) -> (Option<Self>, Vec<Probe>) {
+        shared.search(server).await
+    }
+
+    fn is_unanswered(found: Option<&Self>, trace: &[Probe]) -> bool {
+        // With both URLs configured there are endpoints without a search.
+        found.is_none() || !trace.iter().any(Probe::counts)
+    }
+}
+
+impl SearchedFor for ResourceDocument {
+    async fn search(shared: &Shared, server: &UpstreamConfig) -> (Option<Self>, Vec<Probe>) {
+        let mut search = Search::new(&shared.guarded, server, shared.patience.probe);
+        if timeout(shared.patience.search, search.describe()).await.is_err() {
+            search.out_of_time();
+        }
+        let Search { found, trace, .. } = search;
+        (found.document, trace)
+    }
+
+    fn is_unanswered(found: Option<&Self>, _: &[Probe]) -> bool {
+        found.is_none()
+    }
+}
+
+type Slots<T> = Mutex<HashMap<String, Arc<Slot<T>>>>;
 
 impl Discovery {
     /// Searches run on `runtime`.
@@ -175,31 +250,59 @@ impl Discovery {
                 patience,
             }),
             slots: Mutex::default(),
+            documents: Mutex::default(),
         }
     }
 
+    /// What `server` says about itself (RFC 9728), for clients that sign in at its authorization server themselves. Of
+    /// one that says nothing: that its origin is its authorization server (MCP 2025-03-26), if it is. Waits only while
+    /// nothing is known.
+    pub async fn document(&self, server: &UpstreamConfig) -> Outcome<ResourceDocument> {
+        self.slot_in(&self.documents, server).found().await
+    }
+
     /// Where a person signs in for `server`. Waits only while nothing is known.
-    pub async fn endpoints(&self, server: &UpstreamConfig) -> Outcome {
+    pub async fn endpoints(&self, server: &UpstreamConfig) -> Outcome<UpstreamEndpoints> {
         if !server.incomplete()
             && let Some(configured) = merge(server, &Found::default())
         {
             return Ok(Arc::new(configured));
         }
-        self.slot(server).endpoints().await
+        self.slot_in(&self.slots, server).found().await
     }
 
     /// What is known of `server` by now. Nothing is fetched and nobody waits.
     pub fn known(&self, server: &UpstreamConfig) -> Option<Arc<UpstreamEndpoints>> {
-        self.slot(server).known()
+        self.slot_in(&self.slots, server).known()
     }
 
-    /// One search now, past everything that is kept, and what each of its steps came to; for tools.
-    pub async fn trace(&self, server: &UpstreamConfig) -> (Option<UpstreamEndpoints>, Vec<Probe>) {
-        self.shared.search(server).await
+    /// One search now, past everything that is kept, and all that came of it; for tools. The server's own metadata is
+    /// looked at even where the search has no use for it.
+    pub async fn examine(&self, server: &UpstreamConfig) -> Examination {
+        let patience = self.shared.patience;
+        let mut search = Search::new(&self.shared.guarded, server, patience.probe);
+        let mut endpoints = None;
+        let whole = async {
+            search.run().await;
+            endpoints = merge(server, &search.found);
+            search.look_at_resource().await;
+        };
+        if timeout(patience.search, whole).await.is_err() {
+            search.out_of_time();
+        }
+        let Search { found, trace, .. } = search;
+        Examination {
+            endpoints: endpoints.or_else(|| merge(server, &found)),
+            trace,
+            challenge_scopes: found.challenge_scopes,
+            resource: found.described,
+            server: found.server.map(|learned| learned.metadata),
+            rejected: found.rejected,
+        }
     }
 
-    fn slot(&self, server: &UpstreamConfig) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+    fn slot_in<T: SearchedFor>(&self, slots: &Slots<T>, server: &UpstreamConfig) -> Arc<Slot<T>> {
+        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&server.name)
             && slot.server == *server
         {
@@ -280,42 +383,51 @@ fn merge(server: &UpstreamConfig, found: &Found) -> Option<UpstreamEndpoints> {
 }
 
 /// One server.
-struct Slot {
+struct Slot<T> {
     this: Weak<Self>,
     shared: Arc<Shared>,
     server: UpstreamConfig,
-    current: ArcSwapOption<Known>,
-    state: Mutex<State>,
+    current: ArcSwapOption<Known<T>>,
+    state: Mutex<State<T>>,
 }
 
-struct Known {
-    endpoints: Arc<UpstreamEndpoints>,
+struct Known<T> {
+    found: Arc<T>,
     renew_from: Moment,
     use_until: Moment,
 }
 
-#[derive(Default)]
-struct State {
-    in_flight: Option<watch::Receiver<Option<Outcome>>>,
+struct State<T> {
+    in_flight: Option<watch::Receiver<Option<Outcome<T>>>>,
     /// What the last search, which found nothing, tried; and the end of the wait after it.
     failed: Option<(Arc<[Probe]>, Moment)>,
     failures: u32,
 }
 
-enum Begun {
-    Flight(watch::Receiver<Option<Outcome>>),
-    Known(Arc<UpstreamEndpoints>),
+enum Begun<T> {
+    Flight(watch::Receiver<Option<Outcome<T>>>),
+    Known(Arc<T>),
     BackOff(DiscoveryError),
 }
 
-impl Slot {
-    fn known(&self) -> Option<Arc<UpstreamEndpoints>> {
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self {
+            in_flight: None,
+            failed: None,
+            failures: 0,
+        }
+    }
+}
+
+impl<T: SearchedFor> Slot<T> {
+    fn known(&self) -> Option<Arc<T>> {
         let now = self.shared.clock.now();
         let known = self.current.load_full().filter(|known| now < known.use_until)?;
-        Some(Arc::clone(&known.endpoints))
+        Some(Arc::clone(&known.found))
     }
 
-    async fn endpoints(&self) -> Outcome {
+    async fn found(&self) -> Outcome<T> {
         let now = self.shared.clock.now();
         if let Some(known) = self.current.load_full()
             && now < known.use_until
@@ -323,11 +435,11 @@ impl Slot {
             if now >= known.renew_from {
                 self.begin(now);
             }
-            return Ok(Arc::clone(&known.endpoints));
+            return Ok(Arc::clone(&known.found));
         }
         let mut flight = match self.begin(now) {
             Begun::Flight(flight) => flight,
-            Begun::Known(endpoints) => return Ok(endpoints),
+            Begun::Known(found) => return Ok(found),
             Begun::BackOff(error) => return Err(error),
         };
         let outcome = flight.wait_for(Option::is_some).await;
@@ -339,7 +451,7 @@ impl Slot {
     }
 
     /// Joins the search in flight or starts one, unless another caller finished it between our look and the lock.
-    fn begin(&self, now: Moment) -> Begun {
+    fn begin(&self, now: Moment) -> Begun<T> {
         let mut state = self.state();
         if let Some(flight) = &state.in_flight {
             return Begun::Flight(flight.clone());
@@ -347,7 +459,7 @@ impl Slot {
         if let Some(known) = self.current.load_full()
             && now < known.renew_from
         {
-            return Begun::Known(Arc::clone(&known.endpoints));
+            return Begun::Known(Arc::clone(&known.found));
         }
         if let Some((trace, until)) = &state.failed
             && now < *until
@@ -365,18 +477,17 @@ impl Slot {
                     report,
                     result: (None, Vec::new()),
                 };
-                landing.result = slot.shared.search(&slot.server).await;
+                landing.result = T::search(&slot.shared, &slot.server).await;
             });
         }
         Begun::Flight(flight)
     }
 
-    fn landed(&self, (endpoints, trace): (Option<UpstreamEndpoints>, Vec<Probe>)) -> Outcome {
+    fn landed(&self, (found, trace): (Option<T>, Vec<Probe>)) -> Outcome<T> {
         let now = self.shared.clock.now();
         let mut state = self.state();
         state.in_flight = None;
-        // With both URLs configured there are endpoints without a search; it failed when nothing answered it.
-        let failed = endpoints.is_none() || !trace.iter().any(Probe::counts);
+        let failed = T::is_unanswered(found.as_ref(), &trace);
         let wait = back_off(state.failures);
         if failed {
             state.failures += 1;
@@ -391,10 +502,10 @@ impl Slot {
         if failed {
             state.failed = Some((Arc::clone(&trace), now.plus(wait)));
         }
-        let Some(endpoints) = endpoints else {
+        let Some(found) = found else {
             return Err(self.error(trace, wait));
         };
-        let endpoints = Arc::new(endpoints);
+        let found = Arc::new(found);
         // A failed search replaces nothing that an earlier one found.
         let keep = failed
             && self
@@ -404,12 +515,12 @@ impl Slot {
                 .is_some_and(|known| now < known.use_until);
         if !keep {
             self.current.store(Some(Arc::new(Known {
-                endpoints: Arc::clone(&endpoints),
+                found: Arc::clone(&found),
                 renew_from: now.plus(if failed { wait } else { RENEW_AFTER }),
                 use_until: now.plus(USE_FOR),
             })));
         }
-        Ok(endpoints)
+        Ok(found)
     }
 
     fn error(&self, trace: Arc<[Probe]>, retry_after: Duration) -> DiscoveryError {
@@ -421,21 +532,22 @@ impl Slot {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Ends a flight exactly once, whatever becomes of the search.
-struct Landing<'s> {
-    slot: &'s Slot,
-    report: watch::Sender<Option<Outcome>>,
-    result: (Option<UpstreamEndpoints>, Vec<Probe>),
+struct Landing<'s, T: SearchedFor> {
+    slot: &'s Slot<T>,
+    report: watch::Sender<Option<Outcome<T>>>,
+    result: (Option<T>, Vec<Probe>),
 }
 
-impl Drop for Landing<'_> {
+impl<T: SearchedFor> Drop for Landing<'_, T> {
     fn drop(&mut self) {
-        let outcome = self.slot.landed(std::mem::take(&mut self.result));
+        let (found, trace) = &mut self.result;
+        let outcome = self.slot.landed((found.take(), std::mem::take(trace)));
         // Nobody may be waiting.
         let _ = self.report.send(Some(outcome));
     }

@@ -69,6 +69,12 @@ impl Reach {
         }
     }
 
+    /// Whether `url` would leave https although it was named over it, and the operator did not write its origin.
+    pub fn downgrades(&self, url: &Url, named_over_https: bool) -> bool {
+        let configured = matches!(self, Self::Configured { origins, .. } if origins.contains(&url.origin()));
+        named_over_https && url.scheme() != "https" && !configured
+    }
+
     fn bound(&self, url: &Url) -> Bound {
         match self {
             Self::PublicOnly => Bound::Within(Zone::Public),

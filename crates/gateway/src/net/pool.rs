@@ -4,6 +4,7 @@
 //! the caller's own task. So there is no second task to wake for every call, and a caller that goes away
 //! takes its connection, and with it the server's work, along (MCP 2026-07-28 cancels by closing).
 
+use crate::net::bridge::BridgeFault;
 use crate::net::stream::UpstreamBody;
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
@@ -47,6 +48,8 @@ pub enum SendFault {
     Closed(String),
     /// What came is not HTTP. The request may have been read.
     NotHttp(String),
+    /// A server of another transport has no answer.
+    Bridge(BridgeFault),
 }
 
 /// Connections to one server.
@@ -126,6 +129,11 @@ impl Pool {
                 Err(Failed { fault, .. }) => return Err(fault),
             }
         }
+    }
+
+    /// Opens a connection and closes it: name, route, port and TLS as a call finds them.
+    pub async fn try_connect(&self) -> Result<(), SendFault> {
+        self.connect().await.map(drop)
     }
 
     async fn connect(&self) -> Result<Connection, SendFault> {

@@ -1,6 +1,7 @@
 //! A server's response body, read from the connection that carries it, frame by frame and no faster than it
 //! is taken.
 
+use crate::net::bridge::MessageBody;
 use crate::net::gather::Gathered;
 use crate::net::pool::{Connection, Pool};
 use bytes::Bytes;
@@ -13,9 +14,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+/// A server's body: of HTTP, or of messages that came another way.
+pub struct UpstreamBody(Source);
+
+enum Source {
+    Connection(ConnectionBody),
+    /// Boxed, so that bodies of HTTP carry no room for it.
+    Messages(Box<MessageBody>),
+}
+
 /// A body with the connection that carries it. When it ends the connection goes back to its pool; dropped
 /// before, the connection is closed.
-pub struct UpstreamBody {
+struct ConnectionBody {
     body: Incoming,
     connection: Option<Connection>,
     pool: Arc<Pool>,
@@ -24,12 +34,16 @@ pub struct UpstreamBody {
 
 impl UpstreamBody {
     pub(crate) fn new(body: Incoming, connection: Connection, pool: Arc<Pool>) -> Self {
-        Self {
+        Self(Source::Connection(ConnectionBody {
             body,
             connection: Some(connection),
             pool,
             ended: false,
-        }
+        }))
+    }
+
+    pub(crate) fn messages(body: MessageBody) -> Self {
+        Self(Source::Messages(Box::new(body)))
     }
 
     /// What arrived of the body by now, up to `limit` bytes, and whether that is all of it.
@@ -76,11 +90,15 @@ impl UpstreamBody {
 
     /// Gives the connection back at once when there is no body to read.
     pub(crate) fn release_if_over(&mut self, cx: &mut Context<'_>) {
-        if self.body.is_end_stream() {
-            self.release(cx);
+        if let Source::Connection(connection) = &mut self.0
+            && connection.body.is_end_stream()
+        {
+            connection.release(cx);
         }
     }
+}
 
+impl ConnectionBody {
     fn release(&mut self, cx: &mut Context<'_>) {
         self.ended = true;
         if let Some(connection) = self.connection.take() {
@@ -90,6 +108,32 @@ impl UpstreamBody {
 }
 
 impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.0 {
+            Source::Connection(body) => Pin::new(body).poll_frame(cx),
+            Source::Messages(body) => Pin::new(&mut **body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Connection(body) => body.is_end_stream(),
+            Source::Messages(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Connection(body) => body.size_hint(),
+            Source::Messages(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body for ConnectionBody {
     type Data = Bytes;
     type Error = io::Error;
 

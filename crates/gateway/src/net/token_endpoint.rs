@@ -1,14 +1,16 @@
 //! The client for token endpoints: one POST, no redirect followed, bounded in time and size.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use reqwest::redirect::Policy;
-use reqwest::{Client, header};
+use reqwest::{Client, RequestBuilder, header};
 use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use std::time::Duration;
 use thiserror::Error;
 use url::Url;
-use vestibule_oauth::token_request::ClientCredentialsRequest;
+use vestibule_oauth::token_exchange::ClientProof;
+use vestibule_oauth::token_request::{ClientCredentialsRequest, EncodedTokenRequest};
 use vestibule_oauth::{TokenResponse, TokenResponseFault};
 
 /// The largest token response that is read.
@@ -32,6 +34,36 @@ pub enum TokenFault {
     /// An answer that is no token.
     #[error(transparent)]
     Response(#[from] TokenResponseFault),
+    /// The caller's own token was refused, not the gateway.
+    #[error("the authorization server does not accept the caller's token ({error})")]
+    Subject {
+        /// The registered `error`.
+        error: &'static str,
+        /// Entra's `claims`, for the caller's client and nobody else.
+        claims: Option<String>,
+    },
+    /// The metadata that would name the token endpoint cannot be had.
+    #[error("the token endpoint is not known: {0}")]
+    Undiscovered(String),
+    /// The client assertion, or the request to AWS STS, could not be signed.
+    #[error("the request for a token could not be signed")]
+    Unsigned,
+    /// AWS STS does not give out the role; the `Code` of its error, if that is one.
+    #[error("AWS STS refuses to let the role be assumed ({0})")]
+    Role(String),
+    /// What AWS STS answered is no access key that can be used, and what is wrong with it.
+    #[error("what AWS STS answered is no access key of the role ({0})")]
+    NoAccessKey(&'static str),
+}
+
+/// What a token endpoint answered, unjudged. The body is for reading, not for showing.
+pub struct TokenAnswer {
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// Sends token requests.
@@ -60,43 +92,72 @@ impl TokenClient {
         &self,
         token_url: &Url,
         request: &ClientCredentialsRequest,
+        proof: &ClientProof,
     ) -> Result<TokenResponse, TokenFault> {
-        let encoded = request.encode();
+        let answer = self.post(token_url, &request.encode(proof)).await?;
+        let sent = request.sent_secrets(proof);
+        let secrets: Vec<&str> = sent.iter().map(ExposeSecret::expose_secret).collect();
+        Ok(TokenResponse::parse(
+            answer.status,
+            answer.content_type.as_deref(),
+            &answer.body,
+            &secrets,
+        )?)
+    }
+
+    /// Sends any token request.
+    pub async fn post(
+        &self,
+        token_url: &Url,
+        encoded: &EncodedTokenRequest,
+    ) -> Result<TokenAnswer, TokenFault> {
         let mut post = self
             .http
             .post(token_url.clone())
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json")
             .body(encoded.body.expose_secret().to_owned());
-        if let Some(authorization) = encoded.authorization {
+        if let Some(authorization) = &encoded.authorization {
             post = post.header(header::AUTHORIZATION, authorization.expose_secret());
         }
-        let mut response = post.send().await.map_err(|error| fault(&error))?;
-        let status = response.status().as_u16();
-        let content_type = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let content_type = content_type.map(str::to_owned);
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| match fault(&error) {
-            TokenFault::Timeout => TokenFault::Timeout,
-            _ => TokenFault::Truncated,
-        })? {
-            if body.len() + chunk.len() > BODY_LIMIT {
-                return Err(TokenFault::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let sent = request.client.sent_secrets();
-        let secrets = sent.each_ref().map(ExposeSecret::expose_secret);
-        Ok(TokenResponse::parse(
-            status,
-            content_type.as_deref(),
-            &body,
-            &secrets,
-        )?)
+        answer(post).await
     }
+
+    /// Sends a request that is signed, with the headers of its signature.
+    pub async fn post_signed(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: String,
+    ) -> Result<TokenAnswer, TokenFault> {
+        answer(self.http.post(url.clone()).headers(headers).body(body)).await
+    }
+}
+
+/// Sends, and reads the answer within its limits.
+async fn answer(post: RequestBuilder) -> Result<TokenAnswer, TokenFault> {
+    let mut response = post.send().await.map_err(|error| fault(&error))?;
+    let status = response.status().as_u16();
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let content_type = content_type.map(str::to_owned);
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| match fault(&error) {
+        TokenFault::Timeout => TokenFault::Timeout,
+        _ => TokenFault::Truncated,
+    })? {
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(TokenFault::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(TokenAnswer {
+        status,
+        content_type,
+        body: body.freeze(),
+    })
 }
 
 fn fault(error: &reqwest::Error) -> TokenFault {

@@ -1,19 +1,25 @@
 //! The MCP servers we know, as one immutable snapshot: what a request needs of a server is made here once.
 
-use crate::config::{Auth, ServerSettings, SignIn};
-use crate::credentials::CredentialSource;
+use crate::config::{Auth, Passthrough, ServerSettings, SharedSettings, SignIn, TokenEndpoint};
+use crate::credentials::exchange::Exchanges;
 use crate::credentials::machine::MachineTokens;
+use crate::credentials::per_request::names_in_headers;
+use crate::credentials::{CredentialSource, OutboundCredential};
 use crate::issuer::paths::Named;
+use crate::net::transport::Endpoint;
+use crate::policy::tools::{Names, ToolRules};
+use crate::policy::visibility::{Whereabouts, visible};
 use crate::telemetry::metrics::{Metrics, ServerMetrics};
 use crate::web::error::{ErrorCode, Refusal};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::value::RawValue;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
-use url::Url;
+use vestibule_mcp::naming;
 use vestibule_store::ServerId;
 
 /// A server's place in [`Registry::servers`]; pools are kept by it.
@@ -32,26 +38,36 @@ pub struct Server {
     pub name: String,
     /// Second name.
     pub alias: Option<String>,
-    /// The endpoint.
-    pub url: Url,
-    /// The endpoint's path and query, as sent.
-    pub target: Uri,
-    /// Scheme and authority, for a connection.
-    pub origin: Uri,
+    /// How it is reached.
+    pub endpoint: Endpoint,
     /// `auth_type` as in the file.
     pub auth_type: &'static str,
     /// Where its credential comes from.
     pub credential: CredentialSource,
+    /// The headers that carry it.
+    pub credential_headers: Vec<HeaderName>,
+    /// Where a bearer token goes.
+    pub token_header: HeaderName,
     /// The headers that every request has: `Host`, `User-Agent` and `static_headers`.
     pub base_headers: HeaderMap,
     /// Request headers that are passed on beside MCP's own.
     pub extra_headers: Vec<HeaderName>,
     /// Until the first byte of an answer.
     pub first_byte_timeout: Duration,
+    /// Whether it is there for clients outside the internal networks too.
+    pub is_public: bool,
+    /// Which of its tools may be used; `None` for all.
+    pub rules: Option<ToolRules>,
     /// `mcp_info` of the REST facade.
     pub info: serde_json::Map<String, serde_json::Value>,
+    /// What stands before its tools' names where it is one of several.
+    pub prefix: String,
+    /// How it stands behind endpoints with several servers.
+    pub shared: SharedSettings,
     /// Its counters.
     pub metrics: ServerMetrics,
+    /// How it is called in `x-mcp-{server}-{header}`.
+    names_in_headers: Vec<String>,
     calls: AtomicUsize,
 }
 
@@ -86,70 +102,270 @@ pub struct UnusableUrl(String);
 pub struct Registry {
     servers: Vec<Arc<Server>>,
     names: HashMap<String, ServerIndex>,
+    all_public: bool,
+    groups: HashMap<String, Vec<ServerIndex>>,
 }
 
 impl Registry {
     /// Makes the snapshot.
     pub fn new(
         settings: Vec<ServerSettings>,
-        tokens: &MachineTokens,
+        tokens: &Arc<MachineTokens>,
+        exchanges: &Exchanges,
         metrics: &Metrics,
     ) -> Result<Self, UnusableUrl> {
         let mut servers = Vec::new();
         let mut names = HashMap::new();
-        for (index, settings) in settings.into_iter().enumerate() {
-            let server = Server::new(ServerIndex(index), settings, tokens, metrics)?;
+        let mut groups: HashMap<String, Vec<ServerIndex>> = HashMap::new();
+        let called = names_in_headers(
+            settings
+                .iter()
+                .map(|server| (server.name.as_str(), server.alias.as_deref())),
+        );
+        for (index, (settings, called)) in settings.into_iter().zip(called).enumerate() {
+            let server = Server::new(ServerIndex(index), settings, called, tokens, exchanges, metrics)?;
             names.insert(server.name.clone(), server.index);
             if let Some(alias) = &server.alias {
                 names.insert(alias.clone(), server.index);
             }
+            for group in &server.shared.groups {
+                groups.entry(group.clone()).or_default().push(server.index);
+            }
             servers.push(Arc::new(server));
         }
-        Ok(Self { servers, names })
+        Ok(Self {
+            all_public: servers.iter().all(|server| server.is_public),
+            servers,
+            names,
+            groups,
+        })
     }
 
-    /// The server with this name or alias.
-    pub fn by_name(&self, name: &str) -> Option<&Arc<Server>> {
+    fn by_name(&self, name: &str) -> Option<&Arc<Server>> {
         self.names.get(name).map(|index| &self.servers[index.0])
     }
 
-    /// The server with this id, name or alias.
-    pub fn by_id_or_name(&self, text: &str) -> Option<&Arc<Server>> {
+    fn by_id_or_name(&self, text: &str) -> Option<&Arc<Server>> {
         self.servers
             .iter()
             .find(|server| server.id == text)
             .or_else(|| self.by_name(text))
     }
 
-    /// The server with this name, alias or id, if people sign in to it; or the only one to which they do.
-    pub fn signed_in_at(&self, named: Named<'_>) -> Option<(&Arc<Server>, &Arc<SignIn>)> {
-        let server = match named {
-            Named::Name(name) => self.by_name(name)?,
-            Named::Id(id) => self.by_id_or_name(id)?,
-            Named::TheOnlyOne => {
-                let mut all = self.servers.iter().filter(|server| server.sign_in().is_some());
-                let first = all.next()?;
-                if all.next().is_some() {
-                    return None;
-                }
-                first
-            }
-        };
-        Some((server, server.sign_in()?))
+    /// Every server, whoever asks, in the order of the file.
+    pub fn all(&self) -> &[Arc<Server>] {
+        &self.servers
     }
 
-    /// In the order of the file.
-    pub fn servers(&self) -> &[Arc<Server>] {
-        &self.servers
+    /// Whether no server is for internal clients alone.
+    pub fn all_public(&self) -> bool {
+        self.all_public
+    }
+
+    /// The servers that there are for a client there. Every lookup for a request starts here.
+    pub fn seen_by(&self, client: Whereabouts) -> View<'_> {
+        View {
+            registry: self,
+            client,
+        }
     }
 }
 
+/// The servers that there are for one client. The others do not exist.
+#[derive(Clone, Copy)]
+pub struct View<'r> {
+    registry: &'r Registry,
+    client: Whereabouts,
+}
+
+impl<'r> View<'r> {
+    /// The server with this name or alias.
+    pub fn by_name(self, name: &str) -> Option<&'r Arc<Server>> {
+        self.only_visible(self.registry.by_name(name))
+    }
+
+    /// The server with this id, name or alias.
+    pub fn by_id_or_name(self, text: &str) -> Option<&'r Arc<Server>> {
+        self.only_visible(self.registry.by_id_or_name(text))
+    }
+
+    /// The server with this name, alias or id, if people sign in to it through us.
+    pub fn signed_in_at(self, named: Named<'_>) -> Option<(&'r Arc<Server>, &'r Arc<SignIn>)> {
+        let server = self.named(named)?;
+        Some((server, server.signed_in_through_us()?))
+    }
+
+    /// The server with this name, alias or id, if its clients sign in at its own authorization server.
+    pub fn passed_through_at(self, named: Named<'_>) -> Option<&'r Arc<Server>> {
+        self.named(named).filter(|server| server.passthrough().is_some())
+    }
+
+    /// The server with this name, alias or id, if it takes tokens of a configured issuer in exchange, and that issuer.
+    pub fn exchanged_at(self, named: Named<'_>) -> Option<(&'r Arc<Server>, &'r str)> {
+        let server = self.named(named)?;
+        Some((server, server.subject_issuer()?))
+    }
+
+    /// The root names the only server that has metadata of any kind. Of several it names none: clients stop at a document
+    /// about another resource than theirs (RFC 9728 section 3.3).
+    fn named(self, named: Named<'_>) -> Option<&'r Arc<Server>> {
+        match named {
+            Named::Name(name) => self.by_name(name),
+            Named::Id(id) => self.by_id_or_name(id),
+            Named::TheOnlyOne => {
+                let servers = self.registry.servers.iter();
+                let mut all = servers.filter(|server| server.is_described() && self.has(server));
+                let first = all.next()?;
+                all.next().is_none().then_some(first)
+            }
+        }
+    }
+
+    /// The servers of the group with this name, in the order of the file. A group of which nothing is visible does not
+    /// exist.
+    pub fn group(self, name: &str) -> Option<Vec<&'r Arc<Server>>> {
+        let members = self.registry.groups.get(name)?.iter();
+        let members = members.map(|index| &self.registry.servers[index.0]);
+        let visible: Vec<_> = members.filter(|server| self.has(server)).collect();
+        (!visible.is_empty()).then_some(visible)
+    }
+
+    /// In the order of the file.
+    pub fn servers(self) -> Vec<&'r Arc<Server>> {
+        self.registry
+            .servers
+            .iter()
+            .filter(|server| self.has(server))
+            .collect()
+    }
+
+    /// Whether there is a server with this id, for others than this client.
+    pub fn hides(self, id: &str) -> bool {
+        self.registry
+            .by_id_or_name(id)
+            .is_some_and(|server| !self.has(server))
+    }
+
+    fn has(self, server: &Server) -> bool {
+        visible(server, self.client)
+    }
+
+    fn only_visible(self, found: Option<&'r Arc<Server>>) -> Option<&'r Arc<Server>> {
+        let server = found?;
+        if !self.has(server) {
+            tracing::debug!(server = %server.name, "asked for from outside the internal networks");
+            return None;
+        }
+        Some(server)
+    }
+}
+
+/// Whom a caller's `Authorization` would be shown to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party<'s> {
+    /// The server itself.
+    Server(ServerIndex),
+    /// The token endpoint where it is exchanged, whichever server the result is for.
+    TokenEndpoint(&'s TokenEndpoint),
+}
+
 impl Server {
+    /// Whom the caller's `Authorization` would be shown to for this server's sake.
+    pub fn takes_authorization(&self) -> Option<Party<'_>> {
+        match &self.credential {
+            CredentialSource::OnBehalf(exchange) => Some(Party::TokenEndpoint(exchange.endpoint())),
+            CredentialSource::Person(_) | CredentialSource::Caller(..) => Some(Party::Server(self.index)),
+            CredentialSource::None
+            | CredentialSource::Static(_)
+            | CredentialSource::Machine(_)
+            | CredentialSource::AwsSigV4(_) => self
+                .extra_headers
+                .contains(&header::AUTHORIZATION)
+                .then_some(Party::Server(self.index)),
+        }
+    }
+
     /// How people sign in, if they do.
     pub fn sign_in(&self) -> Option<&Arc<SignIn>> {
         match &self.credential {
             CredentialSource::Person(sign_in) => Some(sign_in),
             _ => None,
+        }
+    }
+
+    /// How clients get their tokens through us, whoever keeps them then.
+    pub fn signed_in_through_us(&self) -> Option<&Arc<SignIn>> {
+        self.sign_in().or(self.bridge())
+    }
+
+    /// How clients of a passthrough server get their tokens through us, if they do.
+    pub fn bridge(&self) -> Option<&Arc<SignIn>> {
+        match &self.credential {
+            CredentialSource::Caller(_, bridge) => bridge.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Who issues the tokens that are exchanged for it, where that is configured.
+    pub fn subject_issuer(&self) -> Option<&str> {
+        match &self.credential {
+            CredentialSource::OnBehalf(exchange) => exchange.subject_issuer(),
+            _ => None,
+        }
+    }
+
+    /// How the caller's own token is passed on, if it is.
+    pub fn passthrough(&self) -> Option<Passthrough> {
+        match self.credential {
+            CredentialSource::Caller(mode, _) => Some(mode),
+            _ => None,
+        }
+    }
+
+    /// Whether there is metadata of a protected resource about it (RFC 9728): clients get their tokens through us, or
+    /// bring those of an authorization server that is named to them.
+    fn is_described(&self) -> bool {
+        self.signed_in_through_us().is_some()
+            || self.passthrough().is_some()
+            || self.subject_issuer().is_some()
+    }
+
+    /// Whether nothing goes to the server without a token of the caller's.
+    pub fn always_has_token(&self) -> bool {
+        self.passthrough().is_some_and(Passthrough::always_has_token)
+    }
+
+    /// Whether the server alone judges who may call it, so that nobody needs a gateway key.
+    pub fn admits_by_itself(&self) -> bool {
+        self.passthrough().is_some_and(|mode| !mode.asks_for_key())
+    }
+
+    /// Whether a tool of its list is one of those that may be used.
+    pub fn shows(&self, tool: &str) -> bool {
+        self.rules.as_ref().is_none_or(|rules| rules.permits(tool))
+    }
+
+    /// [`ToolRules::judge_call`]; without rules every call may go to the server.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn judge_call(&self, tool: &str, arguments: Option<&RawValue>) -> Result<(), Refusal> {
+        match &self.rules {
+            Some(rules) => rules.judge_call(tool, arguments),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether `name`, in lower case, means this server in `x-mcp-{server}-{header}`.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.names_in_headers.iter().any(|called| called == name)
+    }
+
+    /// A bearer token in the header where this server wants it. `value` has the scheme.
+    pub fn bearer(&self, value: &HeaderValue) -> OutboundCredential {
+        OutboundCredential {
+            name: self.token_header.clone(),
+            value: value.clone(),
         }
     }
 
@@ -167,20 +383,18 @@ impl Server {
     fn new(
         index: ServerIndex,
         settings: ServerSettings,
-        tokens: &MachineTokens,
+        names_in_headers: Vec<String>,
+        tokens: &Arc<MachineTokens>,
+        exchanges: &Exchanges,
         metrics: &Metrics,
     ) -> Result<Self, UnusableUrl> {
-        let credential = CredentialSource::new(&settings, tokens);
+        let credential = CredentialSource::new(&settings, tokens, exchanges);
         let unusable = || UnusableUrl(settings.name.clone());
-        let target = &settings.url[url::Position::BeforePath..url::Position::AfterQuery];
-        let target: Uri = target.parse().map_err(|_| unusable())?;
-        let origin = settings.url[..url::Position::BeforePath]
-            .parse()
-            .map_err(|_| unusable())?;
-        let authority = &settings.url[url::Position::BeforeHost..url::Position::AfterPort];
-        let host = HeaderValue::from_str(authority).map_err(|_| unusable())?;
+        let endpoint = Endpoint::new(settings.endpoint).ok_or_else(unusable)?;
         let mut base_headers = HeaderMap::new();
-        base_headers.insert(header::HOST, host);
+        if let Some(address) = endpoint.address() {
+            base_headers.insert(header::HOST, address.host.clone());
+        }
         base_headers.extend(settings.static_headers);
         // A configured User-Agent, fixed or passed on, takes the place of our own.
         if !base_headers.contains_key(header::USER_AGENT)
@@ -192,29 +406,49 @@ impl Server {
             );
         }
         // A server with a credential of its own gets no other one (invariant 1 of ARCHITECTURE.md).
-        let taken = credential.header().cloned();
-        let machine = matches!(settings.auth, Auth::ClientCredentials { .. });
+        let credential_headers = settings.auth.headers(&settings.token_header);
+        let of_callers = matches!(settings.auth, Auth::None | Auth::Static { .. });
+        let for_program: Vec<HeaderName> = match &endpoint {
+            Endpoint::Stdio(program) => program.headers().cloned().collect(),
+            Endpoint::Http(_) | Endpoint::Sse(_) => Vec::new(),
+        };
         let extra_headers = settings
             .extra_headers
             .into_iter()
-            .filter(|name| Some(name) != taken.as_ref() && !(machine && name == header::AUTHORIZATION))
+            .chain(for_program)
+            .filter(|name| {
+                !credential_headers.contains(name) && (of_callers || name != header::AUTHORIZATION)
+            })
             .collect();
+        let known_as = [Some(&settings.name), settings.alias.as_ref(), Some(&settings.id)];
+        let rules = ToolRules::new(
+            Names::new(known_as.into_iter().flatten().map(String::as_str)),
+            settings.rules.allowed.as_deref(),
+            &settings.rules.disallowed,
+            &settings.rules.parameters,
+        );
+        let prefix = naming::prefix(settings.alias.as_deref().unwrap_or(&settings.name)).into_owned();
         Ok(Self {
             index,
+            prefix,
+            shared: settings.shared,
             metrics: metrics.server(&settings.name),
             store_id: ServerId::new(settings.id.clone()).map_err(|_| unusable())?,
             id: settings.id,
             name: settings.name,
             alias: settings.alias,
-            url: settings.url,
-            target,
-            origin,
+            endpoint,
             auth_type: settings.auth.auth_type(),
             credential,
+            credential_headers,
+            token_header: settings.token_header,
             base_headers,
             extra_headers,
             first_byte_timeout: settings.first_byte_timeout,
+            is_public: settings.is_public,
+            rules,
             info: settings.info,
+            names_in_headers,
             calls: AtomicUsize::new(0),
         })
     }

@@ -64,6 +64,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Relayed answers under way that are streams.
     pub streams: Gauge,
+    /// Open sessions with servers of other transports than HTTP.
+    pub bridge_sessions: Gauge,
+    /// Running programs that are servers.
+    pub stdio_processes: Gauge,
 }
 
 /// One server's counters.
@@ -106,6 +110,18 @@ impl Metrics {
         registry.register("connections", "Open client connections", connections.clone());
         let streams = Gauge::default();
         registry.register("streams", "Relayed event streams under way", streams.clone());
+        let bridge_sessions = Gauge::default();
+        registry.register(
+            "bridge_sessions",
+            "Open sessions with servers of transport sse and stdio",
+            bridge_sessions.clone(),
+        );
+        let stdio_processes = Gauge::default();
+        registry.register(
+            "stdio_processes",
+            "Running programs of servers of transport stdio",
+            stdio_processes.clone(),
+        );
         Self {
             registry,
             requests,
@@ -114,6 +130,8 @@ impl Metrics {
             tokens,
             connections,
             streams,
+            bridge_sessions,
+            stdio_processes,
         }
     }
 

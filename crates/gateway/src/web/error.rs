@@ -62,29 +62,55 @@ codes! {
     OriginNotAllowed "origin_not_allowed" 403 40302 "A page of another origin makes the call."
         "Add the origin to vestibule.allowed_origins if its pages may use this gateway.";
     NotFound "not_found" 404 40401 "The gateway has nothing at this path."
-        "MCP servers are at /{server}/mcp and /mcp/{server}.";
+        "MCP servers are at /{server}/mcp and /mcp/{server}, several of them at /mcp.";
     NoSignIn "no_sign_in" 404 40406 "There is no MCP server of this name to which people sign in."
-        "Check the name in the URL. Only servers with auth_type: oauth2 and interactive sign-in have these documents and endpoints.";
+        "Check the name in the URL. Only servers with auth_type: oauth2 and interactive sign-in have these documents and endpoints, and those with available_on_public_internet: false for internal addresses alone.";
     NoCredential "no_credential" 404 40407 "Nothing is kept for this person and server."
         "There is nothing to forget.";
     NoPerson "no_person" 400 40008 "The request carries no key that says whose tokens are meant."
         "A gateway without keys keeps nobody's tokens, and a master key is one person's only with vestibule.keep_tokens_for_master_key: true.";
     NoOrigin "no_origin" 400 40007 "The Host header names no host, so the gateway cannot say by what name it was called."
         "Send one Host header, or set PROXY_BASE_URL for the gateway.";
+    CallersTokenRequired "callers_token_required" 401 40120 "The MCP server wants a token of its own authorization server, and the request brings none that it takes."
+        "Sign in: an MCP client does it by itself, from the resource_metadata of the WWW-Authenticate header. The token goes into Authorization, and a gateway key into x-litellm-api-key.";
+    KeyInTheWay "key_in_the_way" 401 40121 "The gateway key stands in Authorization, where this MCP server's own token belongs."
+        "Send the key in the header x-litellm-api-key, and leave Authorization to the client's sign-in.";
+    MetadataUnavailable "metadata_unavailable" 503 50361 "What the MCP server says about its authorization server could not be found."
+        "Try again shortly; whoever runs the gateway finds in its log what was tried.";
+    ToolNotAllowed "tool_not_allowed" 403 40330 "The rules of the MCP server's entry do not let this tool be used."
+        "List the tools to see which there are. allowed_tools and disallowed_tools of the server are the rules.";
+    ParameterNotAllowed "parameter_not_allowed" 403 40331 "The rules of the MCP server's entry do not let the tool be called with this parameter."
+        "Call the tool without it. allowed_params of the server has the rule.";
+    BatchNotAllowed "batch_not_allowed" 400 40050 "The MCP server has tool rules, and batches are not taken for such servers."
+        "Send the messages one by one.";
+    UnreadableMessage "unreadable_message" 400 40051 "The gateway has to judge the message for this MCP server, and it can be read in more than one way."
+        "Send one JSON object in UTF-8, each member once and in the spelling of the specification.";
+    HeaderMismatch "header_mismatch" 400 40052 "The MCP server has tool rules, and a header names another method, tool or argument than the body."
+        "Send Mcp-Method, Mcp-Name and Mcp-Param-* as the body has them, or leave them out.";
     SignInRequired "sign_in_required" 401 40103 "The MCP server wants a person's sign-in."
         "Sign in: an MCP client does it by itself, from the resource_metadata of the WWW-Authenticate header.";
     SignInEnded "sign_in_ended" 401 40104 "The MCP server does not accept the person's token any more."
         "Sign in again: an MCP client does it by itself, from the resource_metadata of the WWW-Authenticate header.";
     ScopeMissing "scope_missing" 403 40303 "The person's token lacks a scope that this request needs."
         "Sign in again with the scope of the WWW-Authenticate header.";
+    SubjectTokenRequired "subject_token_required" 401 40110 "The MCP server is called on a person's behalf, and the request carries no token of theirs."
+        "Send the person's token in Authorization (Bearer <token>), and the gateway key in x-litellm-api-key.";
+    SubjectTokenRefused "subject_token_refused" 401 40111 "The token in Authorization is not accepted, so there is no token on the person's behalf."
+        "Get a fresh token from the identity provider and send it in Authorization; if that does not help, compare its issuer and audience with this server's configuration.";
+    InsufficientClaims "insufficient_claims" 401 40112 "The identity provider wants more of the person before it gives a token on their behalf."
+        "Sign in again with the claims of the WWW-Authenticate header (base64), and send the new token.";
+    SubjectKeysUnavailable "subject_keys_unavailable" 503 50330 "The keys that the token in Authorization is judged by cannot be had now."
+        "Try again shortly; whoever runs the gateway finds the reason in its log.";
+    TokenEndpointUnknown "token_endpoint_unknown" 502 50230 "The metadata that would name the token endpoint cannot be had."
+        "Check issuer and subject_token_issuer of this server, or set token_exchange_endpoint.";
     RenewalFailed "renewal_failed" 503 50304 "The person's token could not be renewed, and the sign-in may still be good."
         "Try again shortly.";
     StoreUnavailable "store_unavailable" 503 50305 "The gateway's database does not answer."
         "Try again shortly; whoever runs the gateway finds the reason in its log.";
     UnknownServer "unknown_server" 404 40402 "No MCP server has this name."
-        "Check the name in the URL against mcp_servers in the gateway's configuration.";
+        "Check the name in the URL against mcp_servers in the gateway's configuration. Servers with available_on_public_internet: false are there for internal addresses alone.";
     NotSupported "not_supported" 404 40403 "The path exists in LiteLLM and is not supported here yet."
-        "Use /{server}/mcp with one server's name.";
+        "Use /{server}/mcp with one server's name, or /mcp.";
     MethodNotAllowed "method_not_allowed" 405 40501 "The path takes other methods."
         "Use one of the methods in the Allow header.";
     UnknownSession "unknown_session" 404 40404 "The Mcp-Session-Id is not one that this gateway gave to this caller for this server, or it has expired."
@@ -106,9 +132,9 @@ codes! {
     TooManyCalls "too_many_calls" 503 50302 "The MCP server has as many calls under way as it may."
         "Try again shortly, and look whether the server answers; vestibule.limits.max_calls_per_server is the limit.";
     UpstreamUnreachable "upstream_unreachable" 502 50201 "The MCP server cannot be reached."
-        "Check that the server runs and that its url is right in the gateway's configuration.";
+        "Check that the server runs and that its url is right in the gateway's configuration. `vestibule doctor SERVER` says what to change.";
     UpstreamConnectTimeout "upstream_connect_timeout" 504 50401 "The MCP server did not take a connection in time."
-        "Check that the server runs and is reachable from the gateway; vestibule.limits.connect_timeout is the limit.";
+        "Check that the server runs and is reachable from the gateway; vestibule.limits.connect_timeout is the limit. `vestibule doctor SERVER` says what to change.";
     UpstreamTimeout "upstream_timeout" 504 50402 "The MCP server did not begin its answer in time."
         "Try again, or raise timeout for this server. The call may have been carried out.";
     UpstreamClosed "upstream_closed" 502 50202 "The MCP server closed the connection without an answer."
@@ -116,27 +142,59 @@ codes! {
     UpstreamTruncated "upstream_truncated" 502 50203 "The MCP server's answer ended before its end."
         "Look at the server's log. The call may have been carried out.";
     UpstreamNotMcp "upstream_not_mcp" 502 50204 "What came from the MCP server is not MCP."
-        "Check the server's url; it must be its MCP endpoint.";
+        "Check the server's url; it must be its MCP endpoint. `vestibule doctor SERVER` says what to change.";
     UpstreamRedirect "upstream_redirect" 502 50205 "The MCP server answered with a redirect that is not followed."
-        "Put the address it redirects to into the server's url, if you trust it. Only 307 and 308 within one origin are followed.";
+        "Put the address it redirects to into the server's url, if you trust it. Only 307 and 308 within one origin are followed. `vestibule doctor SERVER` says what to change.";
     UpstreamRefusedToken "upstream_refused_token" 502 50206 "The MCP server refused our token, a fresh one included."
-        "Check that token_url belongs to this server, and its scopes, audience and resource.";
+        "Check that token_url belongs to this server, and its scopes, audience and resource. `vestibule doctor SERVER` says what to change.";
     UpstreamRefusedCredential "upstream_refused_credential" 502 50207 "The MCP server refused the gateway's configured credential."
-        "Check auth_type and authentication_token of this server.";
+        "Check auth_type and authentication_token of this server. `vestibule doctor SERVER` says what to change.";
     UpstreamWantsCredential "upstream_wants_credential" 502 50208 "The MCP server wants a credential, and the gateway has none for it."
-        "Set auth_type for this server.";
-    UpstreamForbidden "upstream_forbidden" 502 50209 "The MCP server accepts the gateway's credential and forbids this request."
-        "Check what the credential may do: scopes for a machine token, permissions for a static one.";
-    TokenRefused "token_refused" 502 50220 "The authorization server refused the token request."
-        "Check client_id, client_secret, scopes, audience and resource of this server.";
-    TokenEndpointUnreachable "token_endpoint_unreachable" 502 50221 "The token endpoint cannot be reached."
-        "Check token_url, and that it is reachable from the gateway.";
-    TokenEndpointTimeout "token_endpoint_timeout" 504 50420 "The token endpoint did not answer in time."
+        "Set auth_type for this server. `vestibule doctor SERVER` says what to change.";
+    UpstreamRefusedSignature "upstream_refused_signature" 502 50270 "The MCP server refused the gateway's signed request."
+        "Check the access key, aws_region_name and aws_service_name of this server, what the key may do, and the gateway's clock.";
+    RoleRefused "role_refused" 502 50280 "AWS STS does not let the gateway assume the MCP server's role."
+        "Check aws_role_name, the role's trust policy, that the access key may do sts:AssumeRole, and the gateway's clock.";
+    StsUnreachable "sts_unreachable" 502 50281 "AWS STS cannot be reached."
+        "Check aws_region_name and aws_sts_endpoint of this server, and that the gateway can reach the address.";
+    StsAnswerInvalid "sts_answer_invalid" 502 50282 "What AWS STS answered is no access key of the role."
+        "Check aws_sts_endpoint of this server; it must be an STS that answers in XML.";
+    StsTimeout "sts_timeout" 504 50460 "AWS STS did not answer in time."
         "Try again; vestibule.limits.token_timeout is the limit.";
+    SigningFailed "signing_failed" 500 50020 "The request cannot be signed."
+        "Report the request id to whoever runs the gateway.";
+    CredentialNotTaken "credential_not_taken" 400 40060 "The request brings a credential for an MCP server that takes none from callers."
+        "Leave out the header that the message names. docs/credentials.md says which servers take a caller's credential.";
+    CredentialMalformed "credential_malformed" 400 40061 "The credential that the request brings does not fit the MCP server's auth_type."
+        "Send it as the server's auth_type wants it, or in x-mcp-{server}-authorization as it is.";
+    UpstreamForbidden "upstream_forbidden" 502 50209 "The MCP server accepts the gateway's credential and forbids this request."
+        "Check what the credential may do: scopes for a machine token, permissions for a static one. `vestibule doctor SERVER` says what to change.";
+    TokenRefused "token_refused" 502 50220 "The authorization server refused the token request."
+        "Check client_id, client_secret, scopes, audience and resource of this server. `vestibule doctor SERVER` says what to change.";
+    TokenEndpointUnreachable "token_endpoint_unreachable" 502 50221 "The token endpoint cannot be reached."
+        "Check token_url, and that it is reachable from the gateway. `vestibule doctor SERVER` says what to change.";
+    TokenEndpointTimeout "token_endpoint_timeout" 504 50420 "The token endpoint did not answer in time."
+        "Try again; vestibule.limits.token_timeout is the limit. `vestibule doctor SERVER` says what to change.";
     TokenEndpointRedirect "token_endpoint_redirect" 502 50222 "The token endpoint answered with a redirect, which is never followed."
-        "Set token_url to the address of the token endpoint itself.";
+        "Set token_url to the address of the token endpoint itself. `vestibule doctor SERVER` says what to change.";
     TokenResponseInvalid "token_response_invalid" 502 50223 "What the token endpoint answered is no token response."
-        "Check token_url; it must be the token endpoint (RFC 6749 section 3.2).";
+        "Check token_url; it must be the token endpoint (RFC 6749 section 3.2). `vestibule doctor SERVER` says what to change.";
+    UpstreamEnded "upstream_ended" 502 50250 "The MCP server ended its session before the answer."
+        "Start a new session, and look at the server's log. The call may have been carried out.";
+    ServerNotStarted "server_not_started" 502 50251 "The MCP server's program could not be started."
+        "Check command and PATH of this server where the gateway runs.";
+    ForeignEndpoint "foreign_endpoint" 502 50252 "The MCP server wants messages sent to another origin than its own, where its credential must not go."
+        "Check the server's url; over HTTP+SSE both addresses have one origin.";
+    TooManySessions "too_many_sessions" 503 50350 "There are as many sessions with servers of transport sse and stdio as there may be."
+        "Try again later, and end sessions with DELETE; vestibule.limits.max_bridge_sessions is the limit, and half of it for one server.";
+    TooManyProcesses "too_many_processes" 503 50351 "There are as many programs of transport stdio as there may be."
+        "Try again later, and end sessions with DELETE; vestibule.limits.max_stdio_processes is the limit.";
+    ServerRestarting "server_restarting" 503 50352 "The MCP server's program keeps ending soon after its start."
+        "Look at its standard error in the gateway's log. Retry-After says when it is started again.";
+    EndpointTimeout "endpoint_timeout" 504 50450 "The MCP server did not say in time where messages go."
+        "Check that url is the server's HTTP+SSE address; one of Streamable HTTP needs transport: http.";
+    MissingServerHeader "missing_server_header" 400 40070 "The MCP server needs a header that the request does not carry once, or that holds a gateway key."
+        "Send the header that env of this server names in the request that opens the session.";
     MissingParameter "missing_parameter" 400 40003 "A parameter is missing or has the wrong type."
         "Send a JSON object with name, arguments and, where needed, server_id.";
     UnknownTool "unknown_tool" 404 40405 "No MCP server has a tool of this name."
@@ -147,6 +205,26 @@ codes! {
         "Say which one with server_id.";
     UpstreamError "upstream_error" 502 50210 "The MCP server answered with an error."
         "The message is the server's.";
+    InvalidMessage "invalid_message" 400 40030 "What was sent is not one JSON-RPC message."
+        "Send one JSON-RPC request, notification or answer; endpoints with several servers take no batches.";
+    TooManyNames "too_many_names" 400 40031 "The request names more servers than one endpoint may have."
+        "Name at most 16 servers and groups, or put the servers into a group.";
+    ServerScopeRequired "server_scope_required" 400 40032 "The request does not say which MCP servers it is for."
+        "Name servers or groups in the header x-mcp-servers or in the path; the gateway's configuration has mcp_require_explicit_server_scope.";
+    AmbiguousName "ambiguous_name" 400 40033 "Several MCP servers have what is asked for, or it is not known whether they do."
+        "Use the name as the list gives it, with the server's prefix, or call the server itself at /{server}/mcp.";
+    TooManySubscriptions "too_many_subscriptions" 400 40090 "The request subscribes to more resources than one stream may have."
+        "Subscribe to at most 64 resources in one subscriptions/listen.";
+    AmbiguousAuthorization "ambiguous_authorization" 401 40130 "The Authorization header could be meant for several MCP servers, so none of them got it."
+        "Send the token for one server in x-mcp-{alias}-authorization, or call the server itself at /{server}/mcp.";
+    NoServerAnswered "no_server_answered" 502 50240 "None of the MCP servers answered."
+        "The reason of each is in data._meta of the error.";
+    UpstreamRateLimited "upstream_rate_limited" 503 50340 "The MCP server says that it gets too many requests."
+        "Try again later.";
+    ServerResting "server_resting" 503 50341 "The MCP server failed a moment ago and was not waited for."
+        "Use it all the same: a list or a call tries it again.";
+    OpenTimeout "open_timeout" 504 50440 "The MCP server did not open a session in time."
+        "Use it all the same: a list or a call tries it again. vestibule.limits.open_timeout is the limit.";
     Internal "internal" 500 50001 "The gateway failed."
         "Report the request id to whoever runs the gateway.";
 }
@@ -177,6 +255,12 @@ pub struct Wanted {
     pub error: Option<&'static str>,
     /// `scope`, when it is known.
     pub scope: Option<String>,
+    /// `realm`, where it is said.
+    pub realm: Option<&'static str>,
+    /// `claims`, in base64, where an authorization server wants some.
+    pub claims: Option<String>,
+    /// There is no metadata document to name.
+    pub undocumented: bool,
 }
 
 impl Refusal {
@@ -234,13 +318,35 @@ impl Refusal {
 
     /// A JSON-RPC error for the request `rpc`; without one, an error without an id.
     pub fn into_json_rpc(self, rpc: Option<&vestibule_mcp::RequestId>, id: RequestId) -> Response<Body> {
-        let error = json!({"code": self.code.rpc(), "message": self.text(), "data": self.data(id)});
+        let data = self.data(id);
+        self.json_rpc(rpc, id, &data)
+    }
+
+    fn json_rpc(
+        self,
+        rpc: Option<&vestibule_mcp::RequestId>,
+        id: RequestId,
+        data: &serde_json::Value,
+    ) -> Response<Body> {
+        let error = json!({"code": self.code.rpc(), "message": self.text(), "data": data});
         // The id goes back as it was written: a number may have more digits than any type of ours.
         let body = match rpc {
             Some(rpc) => format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, rpc.as_json()),
             None => format!(r#"{{"jsonrpc":"2.0","error":{error}}}"#),
         };
         self.into_response(body, id)
+    }
+
+    /// [`Refusal::into_json_rpc`], with `_meta` in the error's data.
+    pub fn into_json_rpc_with(
+        self,
+        rpc: Option<&vestibule_mcp::RequestId>,
+        id: RequestId,
+        meta: &serde_json::Value,
+    ) -> Response<Body> {
+        let mut data = self.data(id);
+        data["_meta"] = meta.clone();
+        self.json_rpc(rpc, id, &data)
     }
 
     /// LiteLLM's shape of `/mcp-rest` errors, with ours beside it.
@@ -285,6 +391,17 @@ impl Refusal {
     }
 }
 
+/// Ends the next steps of failures that `vestibule doctor` looks into.
+const DOCTOR: &str = " `vestibule doctor SERVER` says what to change.";
+
+impl ErrorCode {
+    /// The next step for whoever has asked `vestibule doctor` already.
+    pub fn remedy(self) -> &'static str {
+        let step = self.next_step();
+        step.strip_suffix(DOCTOR).unwrap_or(step)
+    }
+}
+
 /// Text of somebody else's for a message: at most `limit` characters, and none that could start a line or turn
 /// the direction of reading. The one road by which foreign text gets into answers and logs.
 pub fn shown(text: &str, limit: usize) -> String {
@@ -304,7 +421,8 @@ pub fn reference() -> String {
          <!-- Made from crates/gateway/src/web/error.rs. `UPDATE=1 cargo test -p vestibule error_codes` writes it. -->\n\n\
          Every refusal carries its code, a sentence, the next step and a request id, which finds the line in the\n\
          gateway's log and stands in `x-request-id`. On an MCP route the answer to a request is a JSON-RPC error\n\
-         with the number below and `data.code`; elsewhere it is `{\"error\": {\"code\", \"message\", \"next_step\",\n\
+         with the number below and `data.code`, and `tool_not_allowed` and `parameter_not_allowed` come with status\n\
+         200 there, since to clients a 403 is about their authorization; elsewhere it is `{\"error\": {\"code\", \"message\", \"next_step\",\n\
          \"request_id\"}}`, and under `/mcp-rest` it is `{\"detail\": {\"error\", \"message\", \"request_id\"}}`.\n\n\
          An exception: what cannot be read as a request is answered without a body and an id, though its line in\n\
          the log has both code and id. Those answers are 400 (`malformed_request`), and 414 or 431\n\
@@ -347,6 +465,17 @@ mod tests {
                     code.name()
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_doctor_looks_into_names_it() {
+        let named = |code: &&ErrorCode| code.next_step().contains("vestibule doctor");
+        let named: Vec<_> = ErrorCode::ALL.iter().filter(named).collect();
+        assert_eq!(named.len(), 13);
+        for code in named {
+            assert!(code.next_step().ends_with(DOCTOR), "{}", code.name());
+            assert!(!code.remedy().contains("vestibule doctor") && !code.remedy().is_empty());
         }
     }
 

@@ -1,7 +1,8 @@
-//! What every handler needs: bodies, refusals, pages, cookies, the public origin, and the judge of `Host` and
+//! What every handler needs: bodies, refusals, pages, cookies, the public origin, the client's address, and the judge of `Host` and
 //! `Origin`. No routes.
 
 pub mod body;
+pub mod client_address;
 pub mod cookie;
 pub mod cors;
 pub mod error;

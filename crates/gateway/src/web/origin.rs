@@ -34,25 +34,6 @@ impl PublicOrigin {
         }
     }
 
-    /// The address of whoever made the request: the peer's, or what trusted proxies say of theirs. Of the list that
-    /// they pass on, the last address that is not a trusted proxy counts: what stands before it anybody can write.
-    pub fn client(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        if !self.trusts(peer) {
-            return peer;
-        }
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
-        let named = lines.filter_map(|line| line.to_str().ok());
-        for text in named.flat_map(|line| line.rsplit(',')) {
-            let Ok(address) = text.trim().parse::<IpAddr>() else {
-                return peer;
-            };
-            if !self.trusts(address) {
-                return address;
-            }
-        }
-        peer
-    }
-
     /// Whether `peer` is a proxy whose word counts. An IPv4 address is the same one written as IPv6.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
@@ -211,29 +192,6 @@ mod tests {
             let mapped = resolve(None, &["10.0.0.0/8"], "::ffff:10.1.2.3", asked, headers);
             assert_eq!(mapped.as_deref(), Some(*expected), "{asked} {headers:?}");
         }
-    }
-
-    #[test]
-    fn the_clients_address_is_the_last_that_no_trusted_proxy_has() {
-        let settings = OriginSettings {
-            base: None,
-            trusted_peers: vec!["10.0.0.0/8".parse().expect("range")],
-        };
-        let origin = PublicOrigin::new(settings);
-        let client = |peer: &str, lines: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append("x-forwarded-for", HeaderValue::from_str(line).expect("value"));
-            }
-            origin
-                .client(&headers, peer.parse().expect("address"))
-                .to_string()
-        };
-        assert_eq!(client("10.0.0.1", &["1.1.1.1, 2.2.2.2, 10.0.0.9"]), "2.2.2.2");
-        assert_eq!(client("10.0.0.1", &["1.1.1.1", "3.3.3.3"]), "3.3.3.3");
-        assert_eq!(client("10.0.0.1", &["1.1.1.1, nonsense"]), "10.0.0.1");
-        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
-        assert_eq!(client("9.9.9.9", &["1.1.1.1"]), "9.9.9.9");
     }
 
     #[test]

@@ -646,8 +646,8 @@ async fn routes_and_what_is_no_route() {
         ("/", 404, "not_found"),
         ("/one", 404, "not_found"),
         ("/one/mcp/x", 404, "not_found"),
-        ("/mcp", 404, "not_supported"),
-        ("/a,b/mcp", 404, "not_supported"),
+        ("/mcp/sse", 404, "not_supported"),
+        ("/a,b/mcp", 404, "unknown_server"),
         ("/%6fne/mcp", 404, "unknown_server"),
         ("/ONE/mcp", 404, "unknown_server"),
     ] {

@@ -68,7 +68,7 @@ async fn check_says_ok_and_how_many_servers_there_are() {
 async fn check_names_every_problem_on_a_line_of_its_own_and_fails() {
     let text = format!(
         "mcp_servers:\n  a-b:\n    url: http://localhost:1/mcp\n  two:\n    url: https://x.example/mcp\n    \
-         tokn_url: {CLIENT_SECRET}\n    auth_type: oauth2_token_exchange\n    client_secret: [{CLIENT_SECRET}]\n    client_id: x\n\
+         tokn_url: {CLIENT_SECRET}\n    auth_type: oauth3\n    client_secret: [{CLIENT_SECRET}]\n    client_id: x\n\
          general_settings:\n  master_key: os.environ/NOWHERE\n"
     );
     let config = ConfigFile::new(&text);
@@ -83,7 +83,7 @@ async fn check_names_every_problem_on_a_line_of_its_own_and_fails() {
     for (line, expected) in [
         ":2:3: error: mcp_servers.a-b: a server's name cannot contain '-'",
         ":6:5: error: mcp_servers.two.tokn_url: unknown field; did you mean token_url?",
-        ":7:16: error: mcp_servers.two.auth_type: oauth2_token_exchange is not supported yet",
+        ":7:16: error: mcp_servers.two.auth_type: takes one of",
         ":8:20: error: mcp_servers.two.client_secret: takes text",
         ":11:15: error: general_settings.master_key: the environment variable NOWHERE is not set",
         ": 5 errors",
@@ -169,6 +169,25 @@ async fn serve_without_a_key_stays_on_this_machine() {
     let base = open.base().await;
     assert!(base.starts_with("http://127.0.0.1:"), "{base}");
     open.logs("no master key is configured").await;
+}
+
+#[tokio::test]
+async fn an_internal_server_that_takes_callers_without_a_key_is_warned_of() {
+    let fields = "url: https://a.example/mcp\nauth_type: oauth2\ndelegate_auth_to_upstream: true\n\
+                  available_on_public_internet: false";
+    let config = ConfigFile::new(&keyed(&entry("one", fields)));
+    let warning =
+        "mcp_servers.one.available_on_public_internet: callers without a gateway key come in all the same";
+    let checked = check(&config, &[]).await;
+    let expected = format!("{}:8:35: warning: {warning}", config.path());
+    assert!(
+        checked.code == Some(0) && checked.out.starts_with(&expected),
+        "{expected}\n{checked:?}"
+    );
+    let mut served = Program::serve(&config, &[]);
+    let line = served.logs(warning).await;
+    assert!(line.contains("WARN") && line.contains(":8:35: "), "{line}");
+    served.base().await;
 }
 
 #[tokio::test]

@@ -225,6 +225,80 @@ async fn a_list_in_pages_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn tools_are_listed_as_the_server_wrote_them_and_what_is_none_is_left_out() {
+    let server = Watched::start().await;
+    let gateway = TestGateway::with_servers(&server.entry("one", "disallowed_tools: [hidden]")).await;
+    let items = r#"{}, 1, null, ["a"], {"name":7}, {"name":null}, {"title":"a"}, {"name":"a","name":"hidden"},
+        {"name":"hidden"}, { "name" : "b", "n":1.00,"big":12345678901234567890123 , "a":1e400, "_meta":{"x":1,"x":2} },
+        {"name":"d","\u006dcp_info": null, "x":"\u00e9"}, {"name":"e","mcp_info":{},"mcp_info":{}}"#;
+    let answer = format!(r#"{{"jsonrpc":"2.0","id":2,"result":{{"tools":[{items}]}}}}"#);
+    server.push_for(
+        "tools/list",
+        Answer::raw(200, &[("Content-Type", "application/json")], answer),
+    );
+    let listed = gateway.http.get(gateway.url(&format!("{LIST}?server_id=one")));
+    let listed = listed.header("x-litellm-api-key", crate::harness::KEY);
+    let listed = listed.send().await.expect("answered");
+    let text = listed.text().await.expect("a body");
+    let tools = text
+        .strip_prefix(r#"{"tools":["#)
+        .and_then(|rest| Some(rest.rsplit_once("],")?.0));
+    let info = tools.and_then(|tools| tools.split_once(r#""mcp_info":"#)?.1.split_once("},"));
+    let info = info.unwrap_or_else(|| panic!("mcp_info in {text}")).0;
+    assert!(info.contains(r#""server_name":"one""#), "{info}");
+    let expected = format!(
+        r#"{{ "name" : "b", "n":1.00,"big":12345678901234567890123 , "a":1e400, "_meta":{{"x":1,"x":2}} ,"mcp_info":{info}}},{{"name":"d","\u006dcp_info": {info}, "x":"\u00e9"}}"#
+    );
+    assert_eq!(tools, Some(expected.as_str()));
+}
+
+#[tokio::test]
+async fn a_list_of_too_many_tools_is_given_up() {
+    let server = Watched::start().await;
+    let gateway = TestGateway::with_servers(&server.entry("one", "")).await;
+    for (more, status) in [(5000, 200), (5001, 502)] {
+        result_of(&server, "tools/list", 2, &page(&vec!["a"; 5000], Some("2")));
+        result_of(&server, "tools/list", 3, &page(&vec!["b"; more], None));
+        let listed = list(&gateway, "?server_id=one").await;
+        assert_eq!(listed.status, status, "{more}");
+        if status == 200 {
+            assert_eq!(names(&listed).len(), 10_000);
+        } else {
+            assert_eq!(listed.code(), "upstream_not_mcp");
+            assert!(message(&listed).contains("too large"), "{}", listed.body);
+        }
+    }
+    // What is no tool takes no place among them.
+    let answer = json!({"jsonrpc": "2.0", "id": 2, "result": {"tools": vec![json!({}); 100_000]}});
+    server.push_for("tools/list", Answer::json(200, &answer));
+    let listed = list(&gateway, "?server_id=one").await;
+    assert_eq!((listed.status, names(&listed).len()), (200, 0));
+}
+
+#[tokio::test]
+async fn headers_in_the_place_of_arguments_reach_no_server() {
+    let server = Watched::start().await;
+    let rules = "allowed_params: {echo: [message]}";
+    let gateway = TestGateway::with_servers(&server.entry("one", rules)).await;
+    for body in [
+        json!({"server_id": "one", "name": "echo", "arguments": {"message": "x"}}),
+        json!({"name": "echo", "arguments": {"message": "x"}}),
+    ] {
+        let no = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no"}});
+        server.push_for("initialize", Answer::json(404, &no));
+        let called = gateway
+            .post(CALL, &body)
+            .header("mcp-param-force", "canary-force");
+        let called = got(called).await;
+        assert_eq!(called.body["content"][0]["text"], "x", "{}", called.body);
+        let requests = server.requests();
+        let sent = requests.last().expect("seen");
+        assert_eq!(sent.header("mcp-protocol-version"), Some("2026-07-28"));
+    }
+    server.assert_never_seen("canary-force");
+}
+
+#[tokio::test]
 async fn a_list_without_an_end_is_given_up() {
     let (endless, other) = (Watched::start().await, Watched::start().await);
     let servers = endless.entry("endless", "") + &other.entry("other", "");

@@ -1,7 +1,7 @@
 //! The Rust SDK's OAuth client, which is not ours: it finds where to sign in, registers, signs a person in through the
 //! gateway, calls tools and refreshes.
 
-use crate::harness::{KEY, Start, TestGateway, personal};
+use crate::harness::{KEY, Start, TestGateway, entry, personal};
 use crate::kept_harness::{Door, REDIRECT, Site};
 use http::{HeaderName, HeaderValue};
 use rmcp::ServiceExt;
@@ -10,6 +10,7 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::auth::{AuthClient, AuthorizationRequest, OAuthState};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::json;
+use vestibule_testkit::{Provider, Upstream};
 
 /// A client with the gateway key where the gateway wants one.
 fn http(key: Option<&str>) -> reqwest::Client {
@@ -115,4 +116,34 @@ async fn rmcp_with_the_key_shares_its_sign_in_with_who_has_only_the_key() {
     let counts = site.provider.counts();
     assert_eq!((counts.exchanged, counts.refreshed, counts.reused), (1, 1, 0));
     site.upstream.assert_never_seen(KEY);
+}
+
+#[tokio::test]
+async fn it_signs_in_at_a_delegated_servers_own_provider() {
+    let (provider, server) = (Provider::start().await, Upstream::start().await);
+    server.accept_if(provider.issued());
+    server.describe(&json!({"resource": server.url(), "authorization_servers": [provider.issuer()]}));
+    let fields = format!(
+        "url: {}\nauth_type: oauth2\ndelegate_auth_to_upstream: true",
+        server.url()
+    );
+    let gateway = TestGateway::with_servers(&entry("one", &fields)).await;
+    let mut state = OAuthState::new(&gateway.url("/one/mcp"), Some(http(None)))
+        .await
+        .expect("a state");
+    let request = AuthorizationRequest::new(REDIRECT).with_client_name("rmcp");
+    state.start_authorization(request).await.expect("a session");
+    let location = state.get_authorization_url().await.expect("a URL");
+    assert!(location.starts_with(&provider.authorization_url()), "{location}");
+    let back = http(None).get(location).send().await.expect("answered");
+    let location = back.headers()["location"].to_str().expect("text");
+    state.handle_callback_url(location).await.expect("tokens");
+    let manager = state.into_authorization_manager().expect("authorized");
+    works(&gateway, AuthClient::new(http(None), manager)).await;
+    // It compares the document with the URL that it calls, and tells the provider what it read there.
+    let asked = provider.requests_to("/authorize");
+    let resource = asked[0].query().into_iter().find(|(name, _)| name == "resource");
+    assert_eq!(resource.map(|(_, value)| value), Some(gateway.url("/one/mcp")));
+    assert_eq!(provider.clients(), 1, "registered there, not here");
+    server.assert_never_seen(KEY);
 }

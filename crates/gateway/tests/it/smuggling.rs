@@ -226,7 +226,7 @@ async fn the_body_of_a_refused_request_is_not_the_next_request() {
             (403, "POST /one/mcp", "Host: evil.example\r\n"),
             (404, "POST /nowhere/mcp", key.as_str()),
             (404, "POST /nothing/at/all", key.as_str()),
-            (404, "POST /mcp", key.as_str()),
+            (404, "POST /mcp/sse", key.as_str()),
             (404, "POST /one/mcp", &format!("{key}Mcp-Session-Id: x\r\n")),
             (405, "PUT /one/mcp", key.as_str()),
             (405, "POST /metrics", key.as_str()),

@@ -2,7 +2,7 @@
 //! `SSL_CERT_FILE`: whom it trusts is found out, and anybody else is refused before a secret is sent.
 
 use crate::by_hand::ByHand;
-use crate::child::{ConfigFile, Program};
+use crate::child::{ConfigFile, Program, run};
 use crate::harness::{CLIENT_SECRET, Got, KEY, echo, got, keyed, machine};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -294,4 +294,26 @@ async fn https_to_a_server_without_tls_and_http_to_one_with_it_are_told() {
         "{answer:?}"
     );
     assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn doctor_names_what_is_wrong_with_a_certificate() {
+    let (trusted, stranger) = (Authority::new("trusted"), Authority::new("stranger"));
+    let (idp, upstream) = fakes().await;
+    for (authority, host, code, verdict) in [
+        (&trusted, "localhost", 0, "ok"),
+        (&stranger, "localhost", 1, "FAULT"),
+        (&trusted, "elsewhere.example", 1, "FAULT"),
+    ] {
+        let front = Front::start(upstream.addr(), authority.server(host)).await;
+        let config = machine("one", &front.url("localhost", "/mcp"), &idp.url(), "");
+        let (config, file) = (ConfigFile::new(&keyed(&config)), trusted.file());
+        let arguments = ["doctor", "--config", config.path(), "one"];
+        let said = run(&arguments, &[("SSL_CERT_FILE", file.path())]).await;
+        assert_eq!(said.code, Some(code), "{said:?}");
+        let line = said.out.lines().find(|line| line.contains("  tls  "));
+        let line = line.unwrap_or_else(|| panic!("{said:?}"));
+        assert!(line.starts_with(verdict), "{said:?}");
+        assert!(line.contains("certificate"), "{said:?}");
+    }
 }

@@ -22,7 +22,7 @@ impl TokenDocument {
     }
 
     /// A JSON object in which no key stands twice.
-    pub(super) fn from_json(body: &[u8]) -> Option<Self> {
+    pub(crate) fn from_json(body: &[u8]) -> Option<Self> {
         let Unique(value) = serde_json::from_slice(body).ok()?;
         value.is_object().then_some(Self(value))
     }

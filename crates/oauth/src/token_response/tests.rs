@@ -303,3 +303,79 @@ fn a_failing_servers_own_code_is_no_refusal_of_a_grant() {
         TokenResponseFault::Refused(_)
     ));
 }
+
+#[test]
+fn what_an_exchange_issued_is_looked_at() {
+    let answer = |fields: &str| format!(r#"{{"access_token":"t",{fields}}}"#);
+    let kind = |name: &str| {
+        format!(r#""token_type":"Bearer","issued_token_type":"urn:ietf:params:oauth:token-type:{name}""#)
+    };
+    let wrong = Some(TokenResponseFault::IssuedType("an access token"));
+    let not_bearer = Some(TokenResponseFault::UnsupportedTokenType);
+    for (fields, exchange, bearer) in [
+        (kind("access_token"), None, None),
+        (kind("jwt"), None, None),
+        (kind("id_token"), wrong.clone(), wrong.clone()),
+        (kind("refresh_token"), wrong.clone(), wrong.clone()),
+        (kind("id-jag"), wrong.clone(), wrong.clone()),
+        (r#""token_type":"Bearer""#.to_owned(), wrong.clone(), None),
+        (
+            r#""token_type":"Bearer","issued_token_type":null"#.to_owned(),
+            wrong.clone(),
+            None,
+        ),
+        (
+            r#""token_type":"Bearer","issued_token_type":1"#.to_owned(),
+            wrong.clone(),
+            wrong.clone(),
+        ),
+        (
+            r#""token_type":"N_A","issued_token_type":"urn:ietf:params:oauth:token-type:access_token""#
+                .to_owned(),
+            not_bearer.clone(),
+            not_bearer.clone(),
+        ),
+        (
+            r#""token_type":"DPoP""#.to_owned(),
+            not_bearer.clone(),
+            not_bearer.clone(),
+        ),
+    ] {
+        for (issued, expected) in [(Issued::AccessToken, exchange), (Issued::Unsaid, bearer)] {
+            let got = TokenResponse::parse_exchange(200, None, answer(&fields).as_bytes(), &[], issued);
+            assert_eq!(got.err(), expected, "{fields} {issued:?}");
+        }
+    }
+}
+
+#[test]
+fn a_grant_is_a_grant_in_every_field() {
+    let grant = r#"{"access_token":"g","token_type":"N_A","issued_token_type":"urn:ietf:params:oauth:token-type:id-jag"}"#;
+    let parse = |body: &str| parse_id_jag(200, None, body.as_bytes(), &[]);
+    assert_eq!(parse(grant).expect("a grant").expose_secret(), "g");
+    assert_eq!(
+        parse(&grant.replace("N_A", "n_a"))
+            .expect("a grant")
+            .expose_secret(),
+        "g"
+    );
+    for (from, to, fault) in [
+        ("N_A", "Bearer", TokenResponseFault::UnsupportedTokenType),
+        (
+            "id-jag",
+            "access_token",
+            TokenResponseFault::IssuedType("an identity assertion grant"),
+        ),
+        (
+            "issued_token_type",
+            "other",
+            TokenResponseFault::IssuedType("an identity assertion grant"),
+        ),
+        ("\"g\"", "\"\"", TokenResponseFault::UnusableToken),
+        ("\"g\"", "\"a b\"", TokenResponseFault::UnusableToken),
+    ] {
+        assert_eq!(parse(&grant.replace(from, to)).err(), Some(fault), "{to}");
+    }
+    let refused = parse_id_jag(400, None, br#"{"error":"invalid_grant"}"#, &[]);
+    assert!(matches!(refused, Err(TokenResponseFault::Refused(_))));
+}

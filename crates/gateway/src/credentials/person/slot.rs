@@ -427,7 +427,7 @@ impl Slot {
         if endpoints.authority() != grant.authority() {
             return Err(ExchangeFault::AnotherAuthority);
         }
-        let resource = issuer::resource(&self.server, &self.sign_in, endpoints);
+        let resource = issuer::resource(&self.sign_in, endpoints);
         let Some(request) = grant.refresh(self.sign_in.client.as_ref(), resource) else {
             return Err(ExchangeFault::NoEndpoints("there is no refresh token".into()));
         };

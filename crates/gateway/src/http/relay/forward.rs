@@ -1,36 +1,55 @@
 //! One message to one server: headers built up from an allow-list, the credential resolved for this call,
 //! redirects within the origin followed, a refused machine token replaced once.
 
+use super::bridged::not_bridged;
+use super::headers::PassedOn;
 use crate::admission::Admission;
 use crate::app::Worker;
-use crate::config::SignIn;
+use crate::config::{Passthrough, SignIn};
+use crate::credentials::aws_sigv4::Unsignable;
 use crate::credentials::machine::{AfterRefusal, Slot, TokenError};
+use crate::credentials::per_request::PerRequest;
 use crate::credentials::person::{NoToken, Person};
-use crate::credentials::{CredentialSource, OutboundCredential};
+use crate::credentials::{CredentialSource, OutboundCredential, passthrough};
 use crate::diagnosis::AuthResolution;
+use crate::net::bridge::BridgeFault;
 use crate::net::pool::SendFault;
 use crate::net::stream::UpstreamBody;
 use crate::net::token_endpoint::TokenFault;
+use crate::net::transport::Endpoint;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
+use aws_credential_types::Credentials;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use url::Url;
-use vestibule_mcp::headers::{MCP_SESSION_ID, crosses_upstream};
 use vestibule_oauth::TokenResponseFault;
 
 /// Redirects followed for one call.
 const MAX_REDIRECTS: usize = 3;
+
+/// Whose the caller's `Authorization` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bearer {
+    /// The request is for this server alone, so the token is meant for it, and `x-mcp-auth` too.
+    ForThisServer,
+    /// The request has several servers, and among them only one party takes the token. `x-mcp-auth`, which each of them
+    /// would take, is nobody's.
+    ForTheOnlyTaker,
+    /// The request has several servers: a token for one of them must not reach another.
+    Withheld,
+}
 
 /// A message for a server.
 pub(super) struct Call<'c> {
     pub(super) worker: &'c Worker,
     pub(super) server: &'c Arc<Server>,
     pub(super) admission: &'c Admission,
+    pub(super) bearer: Bearer,
     pub(super) method: &'c Method,
     /// The client's headers, of which the allowed ones go along.
     pub(super) headers: &'c HeaderMap,
@@ -48,31 +67,112 @@ pub(super) struct Answer {
 impl Call<'_> {
     /// What this server is shown, as far as it is known before anything is sent.
     pub(super) fn intended(&self) -> AuthResolution {
+        if self.brought().is_ok_and(|brought| brought.has_credential()) {
+            return AuthResolution::PerRequestHeader;
+        }
+        self.configured()
+    }
+
+    fn configured(&self) -> AuthResolution {
         match self.server.credential {
             CredentialSource::None => AuthResolution::NoAuth,
             CredentialSource::Static(_) => AuthResolution::StaticToken,
             CredentialSource::Machine(_) => AuthResolution::MachineToken,
             CredentialSource::Person(_) => AuthResolution::StoredUserToken,
+            CredentialSource::Caller(mode, ref bridge) => match self.callers_token(mode, bridge.is_some()) {
+                Ok(Some(_)) => AuthResolution::OAuth2Passthrough,
+                Ok(None) | Err(_) => AuthResolution::NoAuth,
+            },
+            CredentialSource::AwsSigV4(_) => AuthResolution::AwsSigV4,
+            CredentialSource::OnBehalf(ref exchange) => exchange.resolution(),
         }
     }
 
     /// Sends the message.
     pub(super) async fn forward(&self) -> Result<Answer, Refusal> {
+        if !self.admission.may_use(self.server) {
+            return Err(Refusal::new(ErrorCode::MissingKey));
+        }
+        let brought = self.brought()?;
+        if brought.has_credential() {
+            return self.with_the_callers(&brought).await;
+        }
         match &self.server.credential {
-            CredentialSource::None => self.send(None).await,
-            CredentialSource::Static(credential) => self.send(Some(credential)).await,
-            CredentialSource::Machine(slot) => self.with_token(slot).await,
-            CredentialSource::Person(sign_in) => self.for_person(sign_in).await,
+            CredentialSource::None => self.send(None, &brought).await,
+            CredentialSource::AwsSigV4(signer) => self.signed(signer, &brought).await,
+            CredentialSource::Static(credential) => self.send(Some(credential), &brought).await,
+            CredentialSource::Machine(slot) => self.with_token(slot, &brought, no_token).await,
+            CredentialSource::OnBehalf(exchange) => self.on_behalf(exchange, &brought).await,
+            CredentialSource::Person(sign_in) => self.for_person(sign_in, &brought).await,
+            CredentialSource::Caller(mode, bridge) => {
+                let token = self.callers_token(*mode, bridge.is_some())?;
+                if token.is_none() && mode.always_has_token() {
+                    return Err(self.token_required(None));
+                }
+                self.send(token.as_ref(), &brought).await
+            }
         }
     }
 
-    /// With a machine token. If the server refuses it, another one is asked for, and shown, once.
-    async fn with_token(&self, slot: &Slot) -> Result<Answer, Refusal> {
+    /// With the credential that the caller brought for this server, and none of ours.
+    async fn with_the_callers(&self, brought: &PerRequest) -> Result<Answer, Refusal> {
+        let response = self.send(None, brought).await?.response;
+        if let (StatusCode::UNAUTHORIZED, Some(people), Some(token)) = (
+            response.status(),
+            &self.worker.app.people,
+            brought.get(&self.server.token_header),
+        ) {
+            people.persons.note_refusal(token);
+        }
+        Ok(Answer {
+            response,
+            resolution: AuthResolution::PerRequestHeader,
+        })
+    }
+
+    /// What the caller brought for the server: its `Authorization`, out of its envelope where it came in one. What is
+    /// kept for anybody is out of reach here.
+    fn callers_token(&self, mode: Passthrough, bridged: bool) -> Result<Option<OutboundCredential>, Refusal> {
+        let value = self.headers.get(header::AUTHORIZATION);
+        let sealed =
+            value.filter(|value| bridged && self.bearer != Bearer::Withheld && passthrough::is_in(value));
+        let Some(sealed) = sealed else {
+            return Ok(self.own_credential());
+        };
+        let app = &self.worker.app;
+        let holder = (mode, self.admission.principal);
+        let opened = app
+            .envelopes
+            .open(sealed, &self.server.id, holder, app.clock.unix_seconds());
+        match opened {
+            Some(value) => Ok(Some(self.server.bearer(&value))),
+            None => Err(self.token_required(Some("invalid_token"))),
+        }
+    }
+
+    /// The caller has to bring another token, or one at all; `error` as in RFC 6750 section 3.1.
+    pub(super) fn token_required(&self, error: Option<&'static str>) -> Refusal {
+        let scopes = self.server.bridge().map(|sign_in| sign_in.scopes.join(" "));
+        Refusal::new(ErrorCode::CallersTokenRequired).with_sign_in(Wanted {
+            server: self.server.name.clone(),
+            error,
+            scope: scopes.filter(|scopes| !scopes.is_empty()),
+            ..Wanted::default()
+        })
+    }
+
+    /// With the slot's token. If the server refuses it, another one is asked for, and shown, once.
+    pub(super) async fn with_token(
+        &self,
+        slot: &Slot,
+        brought: &PerRequest,
+        no_token: impl Fn(TokenError) -> Refusal,
+    ) -> Result<Answer, Refusal> {
         let mut retried = false;
         loop {
-            let token = slot.token().await.map_err(no_token)?;
+            let token = slot.token().await.map_err(&no_token)?;
             let answer = self
-                .send(Some(&OutboundCredential::authorization(token.header())))
+                .send(Some(&self.server.bearer(token.header())), brought)
                 .await?;
             if answer.response.status() != StatusCode::UNAUTHORIZED {
                 slot.accepted(&token);
@@ -87,10 +187,10 @@ impl Call<'_> {
 
     /// With the token that the caller brought, or else the one that is kept for the person behind it. If the server
     /// refuses the latter, another one is got, and shown, once.
-    async fn for_person(&self, sign_in: &Arc<SignIn>) -> Result<Answer, Refusal> {
+    async fn for_person(&self, sign_in: &Arc<SignIn>, brought: &PerRequest) -> Result<Answer, Refusal> {
         let app = &self.worker.app;
         if let Some(credential) = self.own_credential() {
-            let response = self.send(Some(&credential)).await?.response;
+            let response = self.send(Some(&credential), brought).await?.response;
             if let (StatusCode::UNAUTHORIZED, Some(people)) = (response.status(), &app.people) {
                 people.persons.note_refusal(&credential.value);
             }
@@ -112,7 +212,7 @@ impl Call<'_> {
             .await
             .map_err(no_token)?;
         let answer = self
-            .send(Some(&OutboundCredential::authorization(token.header())))
+            .send(Some(&self.server.bearer(token.header())), brought)
             .await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
@@ -120,7 +220,7 @@ impl Call<'_> {
         let token = persons.after_refusal(&person, self.server, sign_in, &token).await;
         match token {
             Ok(token) => {
-                self.send(Some(&OutboundCredential::authorization(token.header())))
+                self.send(Some(&self.server.bearer(token.header())), brought)
                     .await
             }
             // There is no other one, so the server's refusal is the answer, and says which scope it wants.
@@ -139,89 +239,78 @@ impl Call<'_> {
         let configured = (!sign_in.scopes.is_empty()).then(|| sign_in.scopes.join(" "));
         Refusal::new(ErrorCode::SignInRequired).with_sign_in(Wanted {
             server: self.server.name.clone(),
-            error: None,
             scope: configured.or_else(learned),
+            ..Wanted::default()
         })
     }
 
     /// The caller's `Authorization`, unless it holds a gateway key.
-    fn own_credential(&self) -> Option<OutboundCredential> {
+    pub(super) fn own_credential(&self) -> Option<OutboundCredential> {
+        if self.bearer == Bearer::Withheld {
+            return None;
+        }
         let value = self
             .headers
             .get(header::AUTHORIZATION)
             .filter(|value| !value.is_empty())?;
-        let is_ours = self.worker.app.gate.carries_key(self.admission, value);
-        (!is_ours).then(|| {
+        (!self.holds_key(value)).then(|| {
             let mut value = value.clone();
             value.set_sensitive(true);
-            OutboundCredential::authorization(&value)
+            self.server.bearer(&value)
         })
     }
 
-    /// The headers for the server, and whether the caller's `Authorization` is among them. Built up from
-    /// nothing: a gateway key has no way in, and a value that holds one stays out.
-    fn headers(&self, credential: Option<&OutboundCredential>) -> (HeaderMap, bool) {
-        let server = self.server;
-        let mut headers = HeaderMap::with_capacity(server.base_headers.len() + self.headers.len() + 2);
-        headers.extend(
-            server
-                .base_headers
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
-        let mut passed_on = false;
-        let named = self.headers.contains_key(header::CONNECTION);
-        for (name, value) in self.headers {
-            let allowed = crosses_upstream(name) || server.extra_headers.contains(name);
-            if !allowed || server.base_headers.contains_key(name) {
-                continue;
-            }
-            if named && is_named_by_connection(name, self.headers) {
-                continue;
-            }
-            if self.worker.app.gate.carries_key(self.admission, value) {
-                tracing::warn!(server = %server.name, header = %name, "a header that holds the gateway key was not passed on");
-                continue;
-            }
-            passed_on |= name == header::AUTHORIZATION;
-            headers.append(name.clone(), value.clone());
-        }
-        if let Some(session) = self.session {
-            headers.insert(MCP_SESSION_ID, session.clone());
-        }
-        if let Some(credential) = credential {
-            headers.insert(credential.name.clone(), credential.value.clone());
-        }
-        (headers, passed_on)
+    async fn send(
+        &self,
+        credential: Option<&OutboundCredential>,
+        brought: &PerRequest,
+    ) -> Result<Answer, Refusal> {
+        self.send_with(credential, None, brought).await
     }
 
-    async fn send(&self, credential: Option<&OutboundCredential>) -> Result<Answer, Refusal> {
-        let mut target = self.server.target.clone();
+    /// With a credential, or signed with `key` where requests are.
+    pub(super) async fn send_with(
+        &self,
+        credential: Option<&OutboundCredential>,
+        key: Option<&Credentials>,
+        brought: &PerRequest,
+    ) -> Result<Answer, Refusal> {
+        let address = match &self.server.endpoint {
+            Endpoint::Http(address) => address,
+            // A bridge knows itself where to; a redirect is a refusal there.
+            Endpoint::Sse(_) | Endpoint::Stdio(_) => {
+                let (headers, passed_on) = self.headers(credential, brought);
+                let response = self.send_to(Uri::default(), headers).await?;
+                return Ok(self.answered(response, credential, passed_on));
+            }
+        };
+        let mut target = address.target.clone();
         let mut base = None;
         for hop in 0..=MAX_REDIRECTS {
-            let (headers, passed_on) = self.headers(credential);
+            let (mut headers, passed_on) = self.headers(credential, brought);
+            if let CredentialSource::AwsSigV4(signer) = &self.server.credential {
+                let url = base.as_ref().unwrap_or(&address.url);
+                let now = self.worker.app.clock.unix_seconds();
+                // Nothing goes to such a server unsigned.
+                key.ok_or(Unsignable)
+                    .and_then(|key| signer.sign(key, self.method, url, &mut headers, &self.body, now))
+                    .map_err(|_| Refusal::new(ErrorCode::SigningFailed))?;
+            }
             let response = self.send_to(target, headers).await?;
             let status = response.status();
             if !status.is_redirection() {
-                // Beside a credential of ours the server's 401 or 403 is about ours.
-                let resolution = if passed_on && matches!(self.server.credential, CredentialSource::None) {
-                    AuthResolution::OAuth2Passthrough
-                } else {
-                    self.intended()
-                };
-                return Ok(Answer { response, resolution });
+                return Ok(self.answered(response, credential, passed_on));
             }
             let location = response
                 .headers()
                 .get(header::LOCATION)
                 .and_then(|value| value.to_str().ok());
-            let location =
-                location.and_then(|text| base.as_ref().unwrap_or(&self.server.url).join(text).ok());
+            let location = location.and_then(|text| base.as_ref().unwrap_or(&address.url).join(text).ok());
             target = match location {
                 Some(url)
                     if hop < MAX_REDIRECTS
                         && keeps_method(status)
-                        && url.origin() == self.server.url.origin() =>
+                        && url.origin() == address.url.origin() =>
                 {
                     let path = path_of(&url).ok_or_else(|| redirected(status, Some(&url)))?;
                     base = Some(url);
@@ -233,13 +322,30 @@ impl Call<'_> {
         Err(Refusal::new(ErrorCode::UpstreamRedirect))
     }
 
+    fn answered(
+        &self,
+        response: Response<UpstreamBody>,
+        shown: Option<&OutboundCredential>,
+        passed_on: PassedOn,
+    ) -> Answer {
+        // Beside a credential of ours the server's 401 or 403 is about ours.
+        let resolution = match (&self.server.credential, shown) {
+            (CredentialSource::None, _) if passed_on.authorization => AuthResolution::OAuth2Passthrough,
+            (CredentialSource::None, _) if passed_on.api_key => AuthResolution::ExtraHeaders,
+            (CredentialSource::Caller(..), Some(_)) => AuthResolution::OAuth2Passthrough,
+            (CredentialSource::Caller(..), None) => AuthResolution::NoAuth,
+            _ => self.configured(),
+        };
+        Answer { response, resolution }
+    }
+
     async fn send_to(&self, target: Uri, headers: HeaderMap) -> Result<Response<UpstreamBody>, Refusal> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        let pool = self.worker.pool(self.server);
-        match timeout(self.server.first_byte_timeout, pool.send(request)).await {
+        let transport = self.worker.transport(self.server);
+        match timeout(self.server.first_byte_timeout, transport.send(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(fault)) => Err(self.no_answer(fault)),
             Err(_) => Err(Refusal::because(
@@ -272,17 +378,13 @@ impl Call<'_> {
                 ErrorCode::UpstreamClosed,
                 format!("The MCP server {name} closed the connection without an answer ({why})."),
             ),
+            SendFault::Bridge(BridgeFault::Send(fault)) => self.no_answer(*fault),
+            SendFault::Bridge(BridgeFault::Redirect(status, location)) => {
+                redirected(status, location.as_ref())
+            }
+            SendFault::Bridge(fault) => not_bridged(name, fault),
         }
     }
-}
-
-/// Whether the client meant the header for the gateway alone (RFC 9110 section 7.6.1).
-fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(header::CONNECTION).iter();
-    lines.any(|line| {
-        let mut names = line.as_bytes().split(|byte| *byte == b',');
-        names.any(|named| named.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
-    })
 }
 
 /// 307 and 308 keep method and body (RFC 9110 sections 15.4.8 and 15.4.9).
@@ -325,10 +427,15 @@ fn not_now(error: NoToken) -> Refusal {
     }
 }
 
-fn no_token(error: TokenError) -> Refusal {
+pub(super) fn no_token(error: TokenError) -> Refusal {
     let code = match &error.fault {
         TokenFault::Unreachable(_) => ErrorCode::TokenEndpointUnreachable,
         TokenFault::Timeout => ErrorCode::TokenEndpointTimeout,
+        TokenFault::Subject { .. } => ErrorCode::SubjectTokenRefused,
+        TokenFault::Undiscovered(_) => ErrorCode::TokenEndpointUnknown,
+        TokenFault::Unsigned => ErrorCode::Internal,
+        TokenFault::Role(_) => ErrorCode::RoleRefused,
+        TokenFault::NoAccessKey(_) => ErrorCode::StsAnswerInvalid,
         TokenFault::Response(TokenResponseFault::Refused(_)) => ErrorCode::TokenRefused,
         TokenFault::Response(TokenResponseFault::Redirect(_)) => ErrorCode::TokenEndpointRedirect,
         TokenFault::TooLarge | TokenFault::Truncated | TokenFault::Response(_) => {

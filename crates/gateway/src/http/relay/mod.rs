@@ -1,25 +1,35 @@
 //! MCP in: target, admission, session, body, then one server's answer out. The message itself is relayed, not
 //! re-modelled: its envelope is read only where an error has to name the request.
 
-mod forward;
+pub mod aggregate;
+mod bridged;
+mod capabilities;
+mod challenge;
+mod filter;
+pub(crate) mod forward;
+mod headers;
+mod on_behalf;
 pub mod outcome;
 pub mod rest;
 pub mod session;
+mod signed;
 mod stream;
 pub mod target;
-mod upstream_client;
+pub(crate) mod upstream_client;
 
+use crate::admission::Targets;
 use crate::app::Worker;
 use crate::diagnosis::DebugReport;
 use crate::ids::RequestId;
 use crate::net::gather::Gathered;
+use crate::policy::{self, message::Asks};
 use crate::registry::Server;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
 use bytes::Bytes;
-use forward::Call;
+use forward::{Bearer, Call};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -43,7 +53,7 @@ where
     let app = &worker.app;
     let started = app.clock.now();
     let (parts, body) = request.into_parts();
-    let admission = match app.gate.admit(&parts.headers) {
+    let admission = match app.gate.admit_to(&parts.headers, Targets::one(server)) {
         Ok(admission) => admission,
         Err(refusal) => return worker.refuse(refusal, None, id).into_plain(id),
     };
@@ -52,36 +62,56 @@ where
             .refuse(Refusal::new(ErrorCode::UnknownServer), None, id)
             .into_plain(id);
     };
-    let report = DebugReport::begin(&parts.headers, |value| app.gate.is_key(&admission, value));
+    let report = DebugReport::begin(
+        &parts.headers,
+        &app.caller_headers,
+        &server.extra_headers,
+        |value| app.gate.carries_key(&admission, value),
+    );
     let mut resolution = crate::diagnosis::AuthResolution::NoAuth;
     let mut message = Bytes::new();
     let result = async {
         let sealed = method_and_session(&parts)?;
+        let mut call = Call {
+            worker,
+            server,
+            admission: &admission,
+            bearer: Bearer::ForThisServer,
+            method: &parts.method,
+            headers: &parts.headers,
+            session: None,
+            body: Bytes::new(),
+        };
         let session = match sealed {
             None => None,
             Some(sealed) => {
                 let now = app.clock.unix_seconds();
-                let opened = app.sessions.open(sealed, admission.principal, &server.id, now);
-                Some(opened.ok_or_else(|| Refusal::new(ErrorCode::UnknownSession))?)
+                let opened = app.sessions.open(sealed, &call.session_owner(), &server.id, now);
+                Some(opened.ok_or_else(|| call.unknown_session())?)
             }
         };
         if parts.method == Method::POST {
             message = read_body(body, app.limits.max_body_bytes, app.limits.body_timeout).await?;
         }
-        let _under_way = server.begin_call(app.limits.max_calls_per_server)?;
-        let call = Call {
-            worker,
-            server,
-            admission: &admission,
-            method: &parts.method,
-            headers: &parts.headers,
-            session: session.as_ref(),
-            body: message.clone(),
+        let asks = match &server.rules {
+            Some(rules) if parts.method == Method::POST => {
+                policy::message::judge(rules, &parts.headers, &message)?
+            }
+            _ => Asks::ForSomethingElse,
         };
-        resolution = call.intended();
+        let _under_way = server.begin_call(app.limits.max_calls_per_server)?;
+        call.session = session.as_ref();
+        call.body = capabilities::withheld(server, &message)?;
+        if report.is_some() {
+            resolution = call.intended();
+        }
         let answer = call.forward().await?;
         resolution = answer.resolution;
-        call.outcome(answer.response, answer.resolution, sealed, id).await
+        let mut response = call
+            .outcome(answer.response, answer.resolution, sealed, asks, id)
+            .await?;
+        challenge::told(worker, server, &parts, peer, id, &mut response).await;
+        Ok(response)
     }
     .await;
     let mut response = result.unwrap_or_else(|refusal| {
@@ -89,7 +119,8 @@ where
         refused(worker, server, refusal, &message, id)
     });
     if let Some(report) = report {
-        report.finish(resolution, &server.url, server.auth_type, response.headers_mut());
+        let outbound = server.endpoint.shown();
+        report.finish(resolution, &outbound, server.auth_type, response.headers_mut());
     }
     server
         .metrics
@@ -109,21 +140,26 @@ pub(crate) fn challenged(
     let Some(wanted) = refusal.sign_in.clone() else {
         return refusal;
     };
-    let origin = worker.app.origin.of(&parts.uri, &parts.headers, peer);
-    let metadata = origin.map(|origin| {
-        let door = path.map_or_else(|| format!("/{}/mcp", wanted.server), str::to_owned);
-        format!("{origin}/.well-known/oauth-protected-resource{door}")
-    });
+    let door = path.map_or_else(|| format!("/{}/mcp", wanted.server), str::to_owned);
+    let metadata = metadata_of(worker, parts, peer, &door).filter(|_| !wanted.undocumented);
     let challenge = BearerChallenge {
         resource_metadata: metadata.as_deref(),
+        realm: wanted.realm,
         error: wanted.error,
         scope: wanted.scope.as_deref(),
+        claims: wanted.claims.as_deref(),
         ..Default::default()
     };
     match HeaderValue::from_str(&challenge.to_string()) {
         Ok(value) => refusal.with_header(header::WWW_AUTHENTICATE, value),
         Err(_) => refusal,
     }
+}
+
+/// The address of the metadata of the endpoint at `door`.
+fn metadata_of(worker: &Worker, parts: &Parts, peer: IpAddr, door: &str) -> Option<String> {
+    let origin = worker.app.origin.of(&parts.uri, &parts.headers, peer)?;
+    Some(format!("{origin}/.well-known/oauth-protected-resource{door}"))
 }
 
 /// A refusal as the answer to what was asked: a JSON-RPC error once there is a message, else a plain one.
@@ -136,10 +172,21 @@ fn refused(
 ) -> Response<Body> {
     let refusal = worker.refuse(refusal, Some(server), id);
     if message.is_empty() {
-        refusal.into_plain(id)
-    } else {
-        refusal.into_json_rpc(vestibule_mcp::RequestId::of_request(message).as_ref(), id)
+        return refusal.into_plain(id);
     }
+    let request = vestibule_mcp::RequestId::of_request(message);
+    // Of the message and not of the session or the connection: clients show the error of a 200 and take a 403 for a want
+    // of authorization.
+    let of_the_call = matches!(
+        refusal.code,
+        ErrorCode::ToolNotAllowed | ErrorCode::ParameterNotAllowed
+    );
+    let in_band = of_the_call && request.is_some();
+    let mut response = refusal.into_json_rpc(request.as_ref(), id);
+    if in_band {
+        *response.status_mut() = StatusCode::OK;
+    }
+    response
 }
 
 /// The client's session id, after a look at the method.

@@ -1,12 +1,14 @@
 //! What becomes of a server's answer: passed on as it came, or a refusal that says what came instead.
 
 use super::forward::Call;
+use super::session::Owner;
 use super::stream::RelayedBody;
 use crate::config::SignIn;
 use crate::credentials::CredentialSource;
 use crate::diagnosis::AuthResolution;
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
+use crate::policy::message::Asks;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
 use bytes::Bytes;
@@ -41,11 +43,17 @@ impl Call<'_> {
         response: Response<UpstreamBody>,
         resolution: AuthResolution,
         sealed_session: Option<&HeaderValue>,
+        asks: Asks,
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
         let (head, body) = response.into_parts();
-        self.credential_was_taken(head.status, &head.headers, resolution)?;
+        let callers = self.server.passthrough().is_some();
+        if !callers {
+            self.credential_was_taken(head.status, &head.headers, resolution)?;
+        }
         let content = content(&head.headers);
+        let rules = self.server.rules.as_ref();
+        let may_list = matches!(content, Content::Json) || head.status.is_success();
         let stream = match (head.status, content) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => {
                 return Ok(self.answer(&head, Body::empty(), sealed_session, true));
@@ -64,8 +72,9 @@ impl Call<'_> {
             }
             // Some servers acknowledge a notification with an empty 200.
             (StatusCode::OK, Content::Untyped) if self.is_notification() => false,
-            // Statuses with a meaning of MCP's own (no such session, no such method); the page is somebody else's.
-            (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, Content::Other(_)) => {
+            // Statuses with a meaning of their own (no such session, no such method, sign in); the page is somebody
+            // else's, and is not shown under the gateway's name.
+            (status, Content::Other(_)) if means_something_alone(status, callers) => {
                 let mut head = head;
                 head.headers.remove(header::CONTENT_TYPE);
                 head.headers.remove(header::CONTENT_ENCODING);
@@ -74,14 +83,22 @@ impl Call<'_> {
             (status, content) => return Err(self.not_mcp(status, &content)),
         };
         if stream {
-            let mut response =
-                self.answer(&head, self.relayed(Bytes::new(), body, id), sealed_session, false);
+            let events = self.relayed_body(Bytes::new(), body, id);
+            let events = match rules {
+                None => Body::frames(events),
+                Some(_) => Body::frames(self.filtered_events(&head.headers, events, id)?),
+            };
+            let mut response = self.answer(&head, events, sealed_session, rules.is_some());
             // A buffering proxy in front of us would hold events back.
             response
                 .headers_mut()
                 .entry(X_ACCEL_BUFFERING)
                 .or_insert(HeaderValue::from_static("no"));
             return Ok(response);
+        }
+        if let (Some(rules), Asks::ForTools, true) = (rules, asks, may_list) {
+            let list = self.filtered(rules, &head.headers, body).await?;
+            return Ok(self.answer(&head, Body::full(list), sealed_session, true));
         }
         self.whole(head, body, sealed_session, id).await
     }
@@ -94,12 +111,35 @@ impl Call<'_> {
         resolution: AuthResolution,
     ) -> Result<(), Refusal> {
         let code = match (status, &self.server.credential) {
+            (StatusCode::UNAUTHORIZED, CredentialSource::Caller(..)) => {
+                let brought = resolution == AuthResolution::OAuth2Passthrough;
+                return Err(self.token_required(brought.then_some("invalid_token")));
+            }
+            (_, CredentialSource::Caller(..)) => return Ok(()),
+            // It is the caller's, who knows better than we where another one is to be had.
+            _ if resolution == AuthResolution::PerRequestHeader => return Ok(()),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, CredentialSource::Person(sign_in)) => {
                 return self.persons_token_was_taken(status, headers, sign_in);
             }
-            _ if resolution == AuthResolution::OAuth2Passthrough => return Ok(()),
+            _ if matches!(
+                resolution,
+                AuthResolution::OAuth2Passthrough | AuthResolution::ExtraHeaders
+            ) =>
+            {
+                return Ok(());
+            }
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, CredentialSource::AwsSigV4(_)) => {
+                ErrorCode::UpstreamRefusedSignature
+            }
+            (StatusCode::FORBIDDEN, CredentialSource::OnBehalf(_))
+                if resolution == AuthResolution::MachineToken || wants_scope(headers) =>
+            {
+                ErrorCode::UpstreamForbidden
+            }
             (StatusCode::UNAUTHORIZED, CredentialSource::None) => ErrorCode::UpstreamWantsCredential,
-            (StatusCode::UNAUTHORIZED, CredentialSource::Machine(_)) => ErrorCode::UpstreamRefusedToken,
+            (StatusCode::UNAUTHORIZED, CredentialSource::Machine(_) | CredentialSource::OnBehalf(_)) => {
+                ErrorCode::UpstreamRefusedToken
+            }
             (StatusCode::UNAUTHORIZED, CredentialSource::Static(_)) => ErrorCode::UpstreamRefusedCredential,
             (StatusCode::FORBIDDEN, CredentialSource::Machine(_) | CredentialSource::Static(_)) => {
                 ErrorCode::UpstreamForbidden
@@ -135,6 +175,7 @@ impl Call<'_> {
             server: self.server.name.clone(),
             error: Some(error),
             scope: said.scope.or(configured),
+            ..Wanted::default()
         }))
     }
 
@@ -170,17 +211,14 @@ impl Call<'_> {
     }
 
     fn relayed(&self, read: Bytes, rest: UpstreamBody, id: RequestId) -> Body {
+        Body::frames(self.relayed_body(read, rest, id))
+    }
+
+    fn relayed_body(&self, read: Bytes, rest: UpstreamBody, id: RequestId) -> RelayedBody {
         let app = &self.worker.app;
         let under_way = app.metrics.streams.clone();
         let idle = app.limits.stream_idle_timeout;
-        Body::frames(RelayedBody::new(
-            read,
-            rest,
-            idle,
-            Arc::clone(self.server),
-            id,
-            under_way,
-        ))
+        RelayedBody::new(read, rest, idle, Arc::clone(self.server), id, under_way)
     }
 
     /// The client's head: allowed headers, and the session id sealed. `whole` bodies say their own length.
@@ -193,6 +231,12 @@ impl Call<'_> {
         for (name, value) in &head.headers {
             if crosses_downstream(name) && !(no_length && name == header::CONTENT_LENGTH) {
                 headers.append(name.clone(), value.clone());
+            }
+        }
+        // The challenge of the only one who judges the caller's token.
+        if self.server.passthrough().is_some() {
+            for value in head.headers.get_all(header::WWW_AUTHENTICATE) {
+                headers.append(header::WWW_AUTHENTICATE, value.clone());
             }
         }
         if let Some(upstream) = head.headers.get(MCP_SESSION_ID)
@@ -217,17 +261,25 @@ impl Call<'_> {
         let app = &self.worker.app;
         app.sessions.seal(
             upstream,
-            self.admission.principal,
+            &self.session_owner(),
             &self.server.id,
             app.clock.unix_seconds(),
         )
+    }
+
+    /// Whom a session of this call's is made for.
+    pub(super) fn session_owner(&self) -> Owner {
+        Owner {
+            principal: self.admission.principal,
+            subject: self.subject_token().and_then(|subject| subject.identity()),
+        }
     }
 
     fn is_notification(&self) -> bool {
         self.method == Method::POST && vestibule_mcp::RequestId::of_request(&self.body).is_none()
     }
 
-    fn truncated(&self, why: &str) -> Refusal {
+    pub(super) fn truncated(&self, why: &str) -> Refusal {
         let message = format!(
             "The answer of the MCP server {} ended before its end: {why}.",
             self.server.name
@@ -250,6 +302,27 @@ impl Call<'_> {
         );
         Refusal::because(ErrorCode::UpstreamNotMcp, message)
     }
+}
+
+/// Whether a status is passed on although its body is not; `callers` are those who are judged by the server alone.
+fn means_something_alone(status: StatusCode, callers: bool) -> bool {
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => true,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => callers,
+        _ => false,
+    }
+}
+
+/// A 403 for want of a scope (RFC 6750 section 3.1), which is the operator's to configure; every other one is about
+/// what the person may do, and theirs to read.
+fn wants_scope(headers: &HeaderMap) -> bool {
+    let mut lines = headers
+        .get_all(header::WWW_AUTHENTICATE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    lines.any(|line| {
+        parse_bearer(&[line]).is_some_and(|said| said.error.as_deref() == Some("insufficient_scope"))
+    })
 }
 
 fn content(headers: &HeaderMap) -> Content {

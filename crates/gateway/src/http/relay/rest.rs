@@ -1,8 +1,8 @@
 //! `/mcp-rest`: tools listed and called with plain HTTP and JSON, for scripts. Tool names are the servers' own.
 
-use super::upstream_client::UpstreamClient;
+use super::forward::Bearer;
+use super::upstream_client::{Caller, Hello, UpstreamClient};
 use super::{challenged, read_body};
-use crate::admission::Admission;
 use crate::app::Worker;
 use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
@@ -12,13 +12,16 @@ use axum::body::Body;
 use axum::extract::State;
 use futures_util::future::join_all;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use serde::Deserialize;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use tokio::time::timeout;
 use url::form_urlencoded;
+use vestibule_mcp::raw::replaced;
 
 /// The most pages of one list, and the most bytes of all of them.
 const MAX_PAGES: usize = 1000;
@@ -27,7 +30,15 @@ const MAX_LIST: usize = 16 * 1024 * 1024;
 /// As much of a tool's name as a message repeats.
 const NAME_SHOWN: usize = 100;
 
-type Tool = Map<String, Value>;
+/// The most tools of one server.
+const MAX_TOOLS: usize = 10_000;
+
+/// A tool of a list.
+struct Tool {
+    name: String,
+    /// As the server wrote it, with `mcp_info` as LiteLLM gives it.
+    json: String,
+}
 
 /// `GET /mcp-rest/tools/list`, of one server (`server_id`) or of all.
 pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
@@ -40,13 +51,14 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
     });
     let result = async {
         let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
+        let caller = Caller::new(&worker, &admission, &parts.headers).without_mirrored();
         match wanted {
             Some(wanted) => {
-                let server = find(&worker, &wanted)?;
-                let (_, tools) = tools_of(&worker, server, &admission, &parts.headers).await?;
-                Ok(listing(&described(server, tools), None, None))
+                let server = find(&worker, &parts, &wanted)?;
+                let (_, tools) = tools_of(&caller, server, Bearer::ForThisServer).await?;
+                Ok(listing(&tools, None, None))
             }
-            None => Ok(list_all(&worker, &admission, &parts.headers, id).await),
+            None => Ok(list_all(&caller, &parts, id).await),
         }
     }
     .await;
@@ -54,17 +66,13 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
 }
 
 /// What every server has. One that fails is named; an empty list never hides an error.
-async fn list_all(
-    worker: &Arc<Worker>,
-    admission: &Arc<Admission>,
-    headers: &HeaderMap,
-    id: RequestId,
-) -> Reply {
-    let servers = worker.app.registry.servers();
+async fn list_all(caller: &Caller, parts: &Parts, id: RequestId) -> Reply {
+    let worker = &caller.worker;
+    let servers = worker.app.servers_for(&parts.headers, peer_of(parts)).servers();
     let lists = join_all(
         servers
             .iter()
-            .map(|server| tools_of(worker, server, admission, headers)),
+            .map(|server| tools_of(caller, server, Bearer::Withheld)),
     )
     .await;
     let mut tools = Vec::new();
@@ -75,7 +83,7 @@ async fn list_all(
         let outcome = match list {
             Ok((_, list)) => {
                 let outcome = json!({"status": "ok", "tool_count": list.len()});
-                tools.extend(described(server, list));
+                tools.extend(list);
                 outcome
             }
             Err(refusal) => {
@@ -98,21 +106,32 @@ async fn list_all(
 }
 
 fn listing(tools: &[Tool], outcomes: Option<Map<String, Value>>, error: Option<String>) -> Reply {
-    let mut body = json!({
-        "tools": tools,
+    let mut rest = json!({
         "error": error.as_ref().map(|_| "partial_failure"),
         "message": error.unwrap_or_else(|| "Successfully retrieved tools".into()),
     });
     if let Some(outcomes) = outcomes {
-        body["server_outcomes"] = outcomes.into();
+        rest["server_outcomes"] = outcomes.into();
     }
+    let rest = rest.to_string();
+    let length = tools.iter().map(|tool| tool.json.len() + 1).sum::<usize>();
+    let mut body = String::with_capacity(length + rest.len() + 16);
+    body.push_str("{\"tools\":[");
+    for (index, tool) in tools.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        body.push_str(&tool.json);
+    }
+    body.push_str("],");
+    body.push_str(&rest[1..]);
     Reply {
         status: StatusCode::OK,
-        body: body.to_string(),
+        body,
     }
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct CallRequest {
     #[serde(default)]
     server_id: Option<String>,
@@ -127,25 +146,30 @@ pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Bod
     let (parts, body) = request.into_parts();
     let result = async {
         let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
+        let caller = Caller::new(&worker, &admission, &parts.headers).without_mirrored();
         let limits = &worker.app.limits;
         let body = read_body(body, limits.max_body_bytes, limits.body_timeout).await?;
         let call = parsed(&body)?;
-        let (client, name) = match call.server_id.as_deref().filter(|wanted| !wanted.is_empty()) {
-            Some(wanted) => {
-                let server = find(&worker, wanted)?;
-                let client = UpstreamClient::open(&worker, server, &admission, &parts.headers).await?;
-                let name = name_there(&worker, &client, server, &call.name).await?;
-                (client, name)
+        let arguments = call.arguments.as_deref();
+        let wanted = call.server_id.as_deref().filter(|wanted| !wanted.is_empty());
+        let (server, client, name) = if let Some(wanted) = wanted {
+            let server = find(&worker, &parts, wanted)?;
+            // Where the name has no prefix to be settled, a refusal asks the server nothing.
+            if own_name(server, &call.name) == call.name {
+                server.judge_call(&call.name, arguments)?;
             }
-            None => owner(&worker, &admission, &parts.headers, &call.name, id).await?,
+            let client = opened(&caller, server, Bearer::ForThisServer).await?;
+            let name = name_there(&worker, &client, server, &call.name).await?;
+            (&**server, client, name)
+        } else {
+            owner(&caller, &parts, &call.name, id).await?
         };
+        server.judge_call(name, arguments)?;
         let mut params = json!({"name": name});
         if call.arguments.is_none() {
             params["arguments"] = json!({});
         }
-        let result = client
-            .request("tools/call", params, call.arguments.as_deref())
-            .await;
+        let result = client.request("tools/call", params, arguments).await;
         Ok(Reply {
             status: StatusCode::OK,
             body: result?.get().to_owned(),
@@ -171,10 +195,10 @@ fn parsed(body: &[u8]) -> Result<CallRequest, Refusal> {
     }
 }
 
-fn find<'w>(worker: &'w Worker, wanted: &str) -> Result<&'w Arc<Server>, Refusal> {
+fn find<'w>(worker: &'w Worker, parts: &Parts, wanted: &str) -> Result<&'w Arc<Server>, Refusal> {
     worker
         .app
-        .registry
+        .servers_for(&parts.headers, peer_of(parts))
         .by_id_or_name(wanted)
         .ok_or_else(|| Refusal::new(ErrorCode::UnknownServer))
 }
@@ -197,23 +221,23 @@ async fn name_there<'n>(
 
 /// The one server that has the tool `name`, and the tool's name there. `{server}-{tool}` names the server too.
 /// While a server is silent nobody knows whether a bare name is its tool's as well.
-async fn owner<'n>(
-    worker: &Arc<Worker>,
-    admission: &Arc<Admission>,
-    headers: &HeaderMap,
+async fn owner<'w, 'n>(
+    caller: &'w Caller,
+    parts: &Parts,
     name: &'n str,
     id: RequestId,
-) -> Result<(UpstreamClient, &'n str), Refusal> {
-    let servers = worker.app.registry.servers();
+) -> Result<(&'w Server, UpstreamClient, &'n str), Refusal> {
+    let worker = &caller.worker;
+    let servers = worker.app.servers_for(&parts.headers, peer_of(parts)).servers();
     let lists = join_all(
         servers
             .iter()
-            .map(|server| tools_of(worker, server, admission, headers)),
+            .map(|server| tools_of(caller, server, Bearer::Withheld)),
     )
     .await;
     let mut owners = Vec::new();
     let mut failures = Vec::new();
-    for (server, list) in servers.iter().zip(lists) {
+    for (&server, list) in servers.iter().zip(lists) {
         match list {
             Ok((client, tools)) => {
                 let own = own_name(server, name);
@@ -238,7 +262,7 @@ async fn owner<'n>(
             for (server, refusal) in failures {
                 worker.refuse(refusal, Some(server), id);
             }
-            let owner = owners.pop().map(|(_, client, own)| (client, own));
+            let owner = owners.pop().map(|(server, client, own)| (&**server, client, own));
             owner.ok_or_else(|| Refusal::new(ErrorCode::UnknownTool))
         }
         [(server, ..)] => {
@@ -271,9 +295,7 @@ async fn owner<'n>(
 }
 
 fn has(tools: &[Tool], wanted: &str) -> bool {
-    tools
-        .iter()
-        .any(|tool| tool.get("name").is_some_and(|name| name == wanted))
+    tools.iter().any(|tool| tool.name == wanted)
 }
 
 /// A tool's name without the server's before it.
@@ -292,17 +314,21 @@ fn own_name<'n>(server: &Server, name: &'n str) -> &'n str {
 
 /// A server's tools, within the time that a listing has, and the conversation that they came from.
 async fn tools_of(
-    worker: &Arc<Worker>,
+    caller: &Caller,
     server: &Arc<Server>,
-    admission: &Arc<Admission>,
-    headers: &HeaderMap,
+    bearer: Bearer,
 ) -> Result<(UpstreamClient, Vec<Tool>), Refusal> {
     let listing = async {
-        let client = UpstreamClient::open(worker, server, admission, headers).await?;
+        let client = opened(caller, server, bearer).await?;
         let tools = all_pages(&client, server).await?;
         Ok((client, tools))
     };
-    in_time(worker, server, listing).await
+    in_time(&caller.worker, server, listing).await
+}
+
+async fn opened(caller: &Caller, server: &Arc<Server>, bearer: Bearer) -> Result<UpstreamClient, Refusal> {
+    let (client, _) = UpstreamClient::open(caller, server, bearer, &Hello::default()).await?;
+    Ok(client)
 }
 
 async fn in_time<T>(
@@ -322,14 +348,23 @@ async fn in_time<T>(
 }
 
 async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>, Refusal> {
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Page {
-        tools: Vec<Tool>,
+    struct Page<'p> {
+        #[serde(borrow)]
+        tools: &'p RawValue,
         #[serde(default)]
         next_cursor: Option<String>,
     }
-    let mut tools = Vec::new();
+    let too_large = || {
+        let message = format!("The tool list of the MCP server {} is too large.", server.name);
+        Refusal::because(ErrorCode::UpstreamNotMcp, message)
+    };
+    let no_list = |_| {
+        let message = format!("The tool list of the MCP server {} is not one.", server.name);
+        Refusal::because(ErrorCode::UpstreamNotMcp, message)
+    };
+    let mut reader = ToolReader::of(server);
     let mut cursor: Option<String> = None;
     let mut bytes = 0;
     for _ in 0..MAX_PAGES {
@@ -337,35 +372,90 @@ async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>
         let result = client.request("tools/list", params, None).await?;
         bytes += result.get().len();
         if bytes > MAX_LIST {
-            let message = format!("The tool list of the MCP server {} is too large.", server.name);
-            return Err(Refusal::because(ErrorCode::UpstreamNotMcp, message));
+            return Err(too_large());
         }
-        let page: Page = serde_json::from_str(result.get()).map_err(|_| {
-            let message = format!("The tool list of the MCP server {} is not one.", server.name);
-            Refusal::because(ErrorCode::UpstreamNotMcp, message)
-        })?;
-        tools.extend(page.tools);
+        let page: Page<'_> = serde_json::from_str(result.get()).map_err(no_list)?;
+        serde_json::Deserializer::from_str(page.tools.get())
+            .deserialize_seq(&mut reader)
+            .map_err(no_list)?;
+        if reader.tools.len() > MAX_TOOLS {
+            return Err(too_large());
+        }
         cursor = page.next_cursor;
         if cursor.is_none() {
-            return Ok(tools);
+            return Ok(reader.tools);
         }
     }
     let message = format!("The tool list of the MCP server {} does not end.", server.name);
     Err(Refusal::because(ErrorCode::UpstreamNotMcp, message))
 }
 
-/// The tools with `mcp_info`, as LiteLLM gives them.
-fn described(server: &Server, tools: Vec<Tool>) -> Vec<Tool> {
-    let mut info = server.info.clone();
-    info.insert("server_id".into(), server.id.clone().into());
-    info.insert("alias".into(), server.alias.clone().into());
-    tools
-        .into_iter()
-        .map(|mut tool| {
-            tool.insert("mcp_info".into(), info.clone().into());
-            tool
+/// Reads the items of tool lists one by one: what is kept is their text. A list of many small things would be many
+/// times as large as values.
+struct ToolReader<'s> {
+    server: &'s Server,
+    /// `mcp_info`, as LiteLLM gives it.
+    info: String,
+    tools: Vec<Tool>,
+}
+
+impl<'s> ToolReader<'s> {
+    fn of(server: &'s Server) -> Self {
+        let mut info = server.info.clone();
+        info.insert("server_id".into(), server.id.clone().into());
+        info.insert("alias".into(), server.alias.clone().into());
+        Self {
+            server,
+            info: Value::from(info).to_string(),
+            tools: Vec::new(),
+        }
+    }
+
+    /// The tool of an item. `None` for what nobody could call, or whose name or `mcp_info` stands twice, and for what
+    /// is hidden.
+    fn tool(&self, item: &RawValue) -> Option<Tool> {
+        #[derive(serde::Deserialize)]
+        struct Item<'i> {
+            #[serde(borrow)]
+            name: Cow<'i, str>,
+            #[serde(borrow, default, deserialize_with = "there")]
+            mcp_info: Option<&'i RawValue>,
+        }
+        // `null` is there too.
+        fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+            <&RawValue>::deserialize(deserializer).map(Some)
+        }
+        // A derived reader would take a list as well.
+        let open = item.get().strip_prefix('{')?.strip_suffix('}')?;
+        let Item { name, mcp_info } = serde_json::from_str(item.get()).ok()?;
+        self.server.shows(&name).then(|| Tool {
+            name: name.into_owned(),
+            json: match mcp_info {
+                Some(of_the_server) => replaced(item.get(), of_the_server.get(), &self.info),
+                None => format!("{{{open},\"mcp_info\":{}}}", self.info),
+            },
         })
-        .collect()
+    }
+}
+
+impl<'de> Visitor<'de> for &mut ToolReader<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of tools")
+    }
+
+    /// Stops keeping at one more than there may be.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            if self.tools.len() <= MAX_TOOLS
+                && let Some(tool) = self.tool(item)
+            {
+                self.tools.push(tool);
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Reply {

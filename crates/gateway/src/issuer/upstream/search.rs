@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use url::{Origin, Url};
 use vestibule_oauth::metadata::{
-    AuthorizationServerMetadata, ChallengeHints, ProtectedResourceMetadata, authorization_server_candidates,
-    protected_resource_candidates,
+    AuthorizationServerMetadata, ChallengeHints, ProtectedResourceMetadata, ResourceDocument,
+    authorization_server_candidates, protected_resource_candidates,
 };
 
 /// Authorization servers of one document that are asked.
@@ -18,9 +18,33 @@ const SERVER_LIMIT: usize = 4;
 /// The longest text of a document that is repeated in a trace, in characters.
 const QUOTE_LIMIT: usize = 200;
 
+/// Which document a step looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
+    /// The server's challenge.
+    Challenge,
+    /// The server's metadata (RFC 9728).
+    Resource,
+    /// Its authorization server's (RFC 8414, OIDC).
+    AuthorizationServer,
+}
+
+/// A document that is what was looked for, and speaks for somebody else or leaves out what is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejected {
+    /// `resource` is not the server.
+    Resource(ProtectedResourceMetadata),
+    /// `issuer` is not the one whose document was asked for.
+    Issuer(AuthorizationServerMetadata),
+    /// It has not the endpoints that are needed, or not where the configuration has them.
+    Unfit(AuthorizationServerMetadata),
+}
+
 /// One step of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
+    /// Which document was looked for.
+    pub sought: Sought,
     /// What was asked, without its query.
     pub url: String,
     /// The status, if there was an answer.
@@ -58,6 +82,12 @@ pub(super) struct Found {
     pub(super) resource_scopes: Vec<String>,
     /// `resource` of the server's metadata, which a token is asked for (RFC 8707).
     pub(super) resource: Option<String>,
+    /// The whole of that metadata.
+    pub(super) document: Option<ResourceDocument>,
+    /// What of it is understood.
+    pub(super) described: Option<ProtectedResourceMetadata>,
+    /// Documents that were not used.
+    pub(super) rejected: Vec<Rejected>,
 }
 
 /// An authorization server's document, and where it was served.
@@ -74,13 +104,20 @@ struct Source {
     https: bool,
 }
 
+/// Of what the operator wrote.
+const CONFIGURED: Source = Source {
+    zone: Zone::Public,
+    https: false,
+};
+
 pub(super) struct Search<'s> {
     guarded: &'s Guarded,
     server: &'s UpstreamConfig,
     limit: Duration,
-    reach: Reach,
+    pub(super) reach: Reach,
     /// Origins that did not answer; asking again would only use up the time of the others.
     dead: Vec<Origin>,
+    sought: Sought,
     pub(super) trace: Vec<Probe>,
     pub(super) found: Found,
 }
@@ -93,6 +130,7 @@ impl<'s> Search<'s> {
             limit,
             reach: server.reach(),
             dead: Vec::new(),
+            sought: Sought::Challenge,
             trace: Vec::new(),
             found: Found::default(),
         }
@@ -100,13 +138,9 @@ impl<'s> Search<'s> {
 
     /// Fills `found` as far as it gets.
     pub(super) async fn run(&mut self) {
-        let configured = Source {
-            zone: Zone::Public,
-            https: false,
-        };
         if let Some(issuer) = &self.server.issuer {
             // Only this issuer counts. What the server says about scopes is of use all the same.
-            self.authorization_server(std::slice::from_ref(issuer), configured)
+            self.authorization_server(std::slice::from_ref(issuer), CONFIGURED)
                 .await;
             if self.found.server.is_some() && self.server.scopes.is_empty() {
                 self.resource().await;
@@ -124,13 +158,33 @@ impl<'s> Search<'s> {
                     }
                 }
             }
-            // MCP 2025-03-26: the server's origin is its authorization server. Nobody wrote that identifier down, so
-            // both spellings of it are its own.
-            _ => {
-                let origin = self.server.url.origin().ascii_serialization();
-                let twin = format!("{origin}/");
-                self.authorization_server(&[origin, twin], configured).await;
-            }
+            _ => self.own_origin().await,
+        }
+    }
+
+    /// MCP 2025-03-26: the server's origin is its authorization server. Nobody wrote that identifier down, so both
+    /// spellings of it are its own.
+    async fn own_origin(&mut self) {
+        let origin = self.server.url.origin().ascii_serialization();
+        let twin = format!("{origin}/");
+        self.authorization_server(&[origin, twin], CONFIGURED).await;
+    }
+
+    /// Fills `found.document`: the server's own, or one that says of its origin what holds without any.
+    pub(super) async fn describe(&mut self) {
+        if self.resource().await.is_some() {
+            return;
+        }
+        self.own_origin().await;
+        let learned = self.found.server.as_ref();
+        self.found.document = learned.map(|learned| ResourceDocument::of_issuer(&learned.metadata.issuer));
+    }
+
+    /// Looks at the server's own metadata too, where the search had no use for it.
+    pub(super) async fn look_at_resource(&mut self) {
+        let asked = |probe: &Probe| probe.sought == Sought::Challenge;
+        if !self.trace.iter().any(asked) {
+            self.resource().await;
         }
     }
 
@@ -141,7 +195,9 @@ impl<'s> Search<'s> {
 
     /// The server's own metadata, by its challenge or at the well-known places.
     async fn resource(&mut self) -> Option<(ProtectedResourceMetadata, Source)> {
+        self.sought = Sought::Challenge;
         let (hints, source) = self.challenge().await;
+        self.sought = Sought::Resource;
         self.found.challenge_scopes = hints.scopes;
         let well_known = protected_resource_candidates(&self.server.url);
         let well_known = well_known.iter().filter_map(|url| Url::parse(url).ok());
@@ -165,11 +221,14 @@ impl<'s> Search<'s> {
                     let resource = quote(document.resource.as_deref().unwrap_or_default());
                     let note = format!("skipped: its resource is {resource}");
                     self.note(&candidate, Some(fetched.status), &note);
+                    self.found.rejected.push(Rejected::Resource(document));
                 }
                 Ok(document) => {
                     self.use_it(&candidate, fetched.status, "used: the server's metadata");
                     self.found.resource_scopes.clone_from(&document.scopes_supported);
                     self.found.resource.clone_from(&document.resource);
+                    self.found.document = ResourceDocument::parse(&fetched.body).ok();
+                    self.found.described = Some(document.clone());
                     return Some((document, source));
                 }
             }
@@ -224,6 +283,7 @@ impl<'s> Search<'s> {
 
     /// Looks for the document of one issuer, whose identifier is any of `accepted`.
     async fn authorization_server(&mut self, accepted: &[String], source: Source) {
+        self.sought = Sought::AuthorizationServer;
         let candidates = accepted
             .first()
             .map(|issuer| authorization_server_candidates(issuer));
@@ -231,6 +291,7 @@ impl<'s> Search<'s> {
         if candidates.is_empty() {
             let shown = accepted.first().map(|issuer| quote(issuer)).unwrap_or_default();
             self.trace.push(Probe {
+                sought: self.sought,
                 url: shown,
                 status: None,
                 used: false,
@@ -252,6 +313,7 @@ impl<'s> Search<'s> {
             if !accepted.contains(&metadata.issuer) {
                 let note = format!("skipped: its issuer is {}", quote(&metadata.issuer));
                 self.note(&candidate, status, &note);
+                self.found.rejected.push(Rejected::Issuer(metadata));
                 continue;
             }
             for endpoint in [
@@ -262,13 +324,14 @@ impl<'s> Search<'s> {
             ] {
                 if endpoint
                     .as_ref()
-                    .is_some_and(|url| self.downgrades(url, source.https))
+                    .is_some_and(|url| self.reach.downgrades(url, source.https))
                 {
                     *endpoint = None;
                 }
             }
             if let Some(why) = self.unfit(&metadata) {
                 self.note(&candidate, status, &why);
+                self.found.rejected.push(Rejected::Unfit(metadata));
                 continue;
             }
             self.use_it(&candidate, fetched.status, SERVER_FOUND);
@@ -317,7 +380,7 @@ impl<'s> Search<'s> {
             self.note(url, None, "not asked: the host did not answer before");
             return None;
         }
-        if self.downgrades(url, source.https) {
+        if self.reach.downgrades(url, source.https) {
             self.note(url, None, "not asked: named over https, but not https itself");
             return None;
         }
@@ -348,15 +411,9 @@ impl<'s> Search<'s> {
         }
     }
 
-    /// Whether `url` would leave https although it was named over it, and the operator did not write its origin.
-    pub(super) fn downgrades(&self, url: &Url, named_over_https: bool) -> bool {
-        let configured =
-            matches!(&self.reach, Reach::Configured { origins, .. } if origins.contains(&url.origin()));
-        named_over_https && url.scheme() != "https" && !configured
-    }
-
     fn note(&mut self, url: &Url, status: Option<u16>, note: &str) {
         self.trace.push(Probe {
+            sought: self.sought,
             url: shown(url),
             status,
             used: false,

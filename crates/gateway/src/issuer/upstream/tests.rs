@@ -258,7 +258,7 @@ async fn a_configured_issuer_is_the_only_one() {
         Answer::json(200, &document(&identity, &issuer)),
     );
     let error = discovery.endpoints(&config).await.expect_err("not equal");
-    assert!(error.issuer_configured && error.next_step().contains("check `issuer`"));
+    assert!(error.issuer_configured && error.next_step().contains("change `issuer`"));
     assert_eq!(hostile.connections(), 0);
 }
 
@@ -512,7 +512,7 @@ async fn what_is_known_is_kept_renewed_and_outlives_a_failure() {
     let again = discovery.endpoints(&config).await.expect("kept");
     assert!(Arc::ptr_eq(&first, &again));
     server.wait_for(asked + 1).await;
-    let slot = discovery.slot(&config);
+    let slot = discovery.slot_in(&discovery.slots, &config);
     let landed = || async {
         while slot.state().in_flight.is_some() {
             tokio::task::yield_now().await;
@@ -556,9 +556,10 @@ async fn a_tool_sees_every_step() {
         ..config(&server)
     };
     let (discovery, _) = discovery();
-    let (found, trace) = discovery.trace(&config).await;
-    assert!(found.is_some());
-    let trace: Vec<_> = trace
+    let examined = discovery.examine(&config).await;
+    assert!(examined.endpoints.is_some());
+    let trace: Vec<_> = examined
+        .trace
         .iter()
         .map(|probe| probe.to_string().replace(&server.base(), ""))
         .collect();
@@ -587,6 +588,6 @@ async fn what_https_named_is_https_unless_configured() {
         (true, server.base().as_str(), false),
         (false, "http://idp.example/token", false),
     ] {
-        assert_eq!(search.downgrades(&url(target), https), expected, "{target}");
+        assert_eq!(search.reach.downgrades(&url(target), https), expected, "{target}");
     }
 }

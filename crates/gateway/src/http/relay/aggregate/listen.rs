@@ -1,0 +1,158 @@
+//! The client's GET stream: the streams of all servers with an open session as one, event by event. A server that
+//! is opened later joins; one that has no stream is left out.
+
+use super::Context;
+use super::session::Session;
+use super::streams::{COMMENT, KEEP_ALIVE, event, marked};
+use crate::app::Worker;
+use crate::http::relay::capabilities::may_ask;
+use crate::http::relay::forward::Bearer;
+use crate::http::relay::upstream_client::{ANSWER_LIMIT, Caller, UpstreamClient};
+use crate::net::stream::UpstreamBody;
+use crate::registry::{Server, ServerIndex, UnderWay};
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, SelectAll, unfold};
+use futures_util::{Stream, StreamExt};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use tokio::time::sleep;
+use vestibule_mcp::Envelope;
+use vestibule_mcp::sse::EventReader;
+
+/// What comes from one server.
+enum Heard {
+    Event(Bytes),
+    /// The stream is over; it is opened again later where there was one.
+    Over(ServerIndex, bool),
+}
+
+struct Listener {
+    worker: Arc<Worker>,
+    caller: Caller,
+    servers: Vec<(Arc<Server>, Bearer)>,
+    session: Session,
+    joined: HashSet<usize>,
+    /// Servers whose streams were there and are over.
+    ended: Vec<usize>,
+    streams: SelectAll<BoxStream<'static, Heard>>,
+}
+
+/// The merged stream. Dropped, it drops every server's.
+pub(super) fn merged(
+    ctx: &Context,
+    session: Session,
+) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static {
+    let servers = ctx.scope.servers.iter();
+    let listener = Listener {
+        worker: Arc::clone(&ctx.caller.worker),
+        caller: ctx.caller.clone(),
+        servers: servers
+            .map(|server| (Arc::clone(server), ctx.bearer(server)))
+            .collect(),
+        session,
+        joined: HashSet::new(),
+        ended: Vec::new(),
+        streams: SelectAll::new(),
+    };
+    // The head goes out with the first bytes, and a client waits for it.
+    let hello = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(COMMENT))) });
+    hello.chain(unfold(listener, |mut listener| async {
+        let bytes = listener.next().await;
+        Some((Ok(Frame::data(bytes)), listener))
+    }))
+}
+
+impl Listener {
+    async fn next(&mut self) -> Bytes {
+        let live = Arc::clone(&self.session.live);
+        let silence = sleep(KEEP_ALIVE);
+        let mut silence = std::pin::pin!(silence);
+        loop {
+            // Before the look, so that no server joins unseen between the two.
+            let joined = live.joined.notified();
+            self.join();
+            tokio::select! {
+                Some(heard) = self.streams.next(), if !self.streams.is_empty() => match heard {
+                    Heard::Event(bytes) => return bytes,
+                    Heard::Over(_, false) => {}
+                    // Not opened again at once: a server may end its streams as fast as they are opened.
+                    Heard::Over(server, true) => self.ended.push(server.0),
+                },
+                () = joined => {}
+                () = &mut silence => {
+                    self.worker.app.aggregates.touch(&self.session);
+                    for server in self.ended.drain(..) {
+                        self.joined.remove(&server);
+                    }
+                    return Bytes::from_static(COMMENT);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self) {
+        for (server, bearer) in &self.servers {
+            let Some(opened) = self.session.opened(server).filter(|opened| !opened.modern) else {
+                continue;
+            };
+            if self.joined.insert(server.index.0) {
+                let client = UpstreamClient::resume(&self.caller, server, *bearer, opened);
+                self.streams.push(heard(client, Arc::clone(server)).boxed());
+            }
+        }
+    }
+}
+
+enum State {
+    Opening(UpstreamClient),
+    Reading(Box<UpstreamBody>, EventReader),
+    Over,
+}
+
+/// The messages of one server.
+fn heard(client: UpstreamClient, server: Arc<Server>) -> impl Stream<Item = Heard> + Send {
+    let index = server.index;
+    let call = UnderWay::begin(server);
+    unfold((State::Opening(client), call), move |(state, call)| async move {
+        let (mut body, mut events) = match state {
+            State::Over => return None,
+            State::Reading(body, events) => (body, events),
+            State::Opening(client) => match client.listen().await {
+                Ok(Some(body)) => (Box::new(body), EventReader::new(ANSWER_LIMIT)),
+                Ok(None) | Err(_) => return Some((Heard::Over(index, false), (State::Over, call))),
+            },
+        };
+        loop {
+            match events.next_event() {
+                Err(_) => break,
+                Ok(Some(found)) => {
+                    // An answer here would be one to another request, perhaps another server's.
+                    let Some(envelope) = Envelope::parse(found.data.as_bytes()) else {
+                        continue;
+                    };
+                    let may = envelope
+                        .method
+                        .as_deref()
+                        .map(|method| may_ask(call.server(), method));
+                    if may != Some(true) {
+                        continue;
+                    }
+                    let data = marked(call.server(), found.data);
+                    return Some((Heard::Event(event(&data)), (State::Reading(body, events), call)));
+                }
+                Ok(None) => match body.frame().await {
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            events.push(&data);
+                        }
+                    }
+                    _ => break,
+                },
+            }
+        }
+        Some((Heard::Over(index, true), (State::Over, call)))
+    })
+}

@@ -1,0 +1,246 @@
+//! What a server with tool rules answers, without the tools that are hidden: in a JSON body, and in each event of a
+//! stream, since a resumed stream may carry any answer. Everything else passes byte for byte; what cannot be read does
+//! not pass.
+
+use super::forward::Call;
+use super::stream::RelayedBody;
+use super::upstream_client::ANSWER_LIMIT;
+use crate::ids::RequestId;
+use crate::net::stream::UpstreamBody;
+use crate::policy::tools::{ToolRules, Unreadable};
+use crate::registry::Server;
+use crate::web::error::{ErrorCode, Refusal};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::{Body, Frame};
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use vestibule_mcp::members::Members;
+use vestibule_mcp::sse::{WholeEvent, WholeEvents};
+
+impl Call<'_> {
+    /// The whole answer to `tools/list`, filtered.
+    pub(super) async fn filtered(
+        &self,
+        rules: &ToolRules,
+        headers: &HeaderMap,
+        mut body: UpstreamBody,
+    ) -> Result<Bytes, Refusal> {
+        self.not_compressed(headers)?;
+        let (bytes, complete) = body
+            .buffer(ANSWER_LIMIT, self.server.first_byte_timeout)
+            .await
+            .map_err(|_| self.truncated("the connection broke"))?;
+        if !complete {
+            return Err(self.unreadable("its tool list is too large or too slow to be read"));
+        }
+        if bytes.is_empty() {
+            return Ok(bytes);
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| self.unreadable(&Unreadable.to_string()))?;
+        match message(rules, text).map_err(|fault| self.unreadable(&fault.to_string()))? {
+            Cow::Borrowed(_) => Ok(bytes),
+            Cow::Owned(text) => Ok(text.into()),
+        }
+    }
+
+    /// An event stream, filtered.
+    pub(super) fn filtered_events(
+        &self,
+        headers: &HeaderMap,
+        body: RelayedBody,
+        id: RequestId,
+    ) -> Result<FilteredEvents, Refusal> {
+        self.not_compressed(headers)?;
+        Ok(FilteredEvents {
+            server: Arc::clone(self.server),
+            body,
+            events: WholeEvents::new(ANSWER_LIMIT),
+            id,
+            over: false,
+        })
+    }
+
+    /// Nobody asked for it: the gateway passes on no `Accept-Encoding` to a server with rules.
+    fn not_compressed(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let plain = headers
+            .get_all(header::CONTENT_ENCODING)
+            .iter()
+            .all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+        if plain {
+            return Ok(());
+        }
+        Err(self.unreadable("it is compressed, and this server has tool rules"))
+    }
+
+    fn unreadable(&self, why: &str) -> Refusal {
+        let message = format!(
+            "What came from the MCP server {} is not passed on: {why}.",
+            self.server.name
+        );
+        Refusal::because(ErrorCode::UpstreamNotMcp, message)
+    }
+}
+
+/// A message, or a batch of them (MCP 2025-03-26), without the tools that are hidden.
+fn message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
+    if !text.trim_ascii_start().starts_with('[') {
+        return one_message(rules, text);
+    }
+    let messages: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
+    let mut whole = Cow::Borrowed(text);
+    // From the last to the first, so that places in front stay what they are.
+    for raw in messages.into_iter().rev() {
+        if let Cow::Owned(filtered) = one_message(rules, raw.get())? {
+            replace(&mut whole, text, raw, &filtered);
+        }
+    }
+    Ok(whole)
+}
+
+fn one_message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
+    match text.trim_ascii_start().as_bytes().first() {
+        Some(b'{') => {}
+        Some(b'[') => return Err(Unreadable),
+        // No message, and no list for any reader.
+        _ => {
+            let read = serde_json::from_str::<IgnoredAny>(text);
+            return read.map(|_| text.into()).map_err(|_| Unreadable);
+        }
+    }
+    let members = Members::read_any(text).map_err(|_| Unreadable)?;
+    let mut whole = Cow::Borrowed(text);
+    if let Some(result) = members.only("result").map_err(|_| Unreadable)?
+        && let Cow::Owned(filtered) = rules.filter_result(result.get())?
+    {
+        replace(&mut whole, text, result, &filtered);
+    }
+    Ok(whole)
+}
+
+/// Puts `new` where `old` stands, which is borrowed from `text`; `whole` is `text` as far as that.
+fn replace(whole: &mut Cow<'_, str>, text: &str, old: &RawValue, new: &str) {
+    let start = old.get().as_ptr().addr() - text.as_ptr().addr();
+    whole.to_mut().replace_range(start..start + old.get().len(), new);
+}
+
+/// A stream of events of which each is read, and passed on as it came unless a tool has to go.
+pub(super) struct FilteredEvents {
+    server: Arc<Server>,
+    body: RelayedBody,
+    events: WholeEvents,
+    id: RequestId,
+    over: bool,
+}
+
+impl FilteredEvents {
+    fn filtered(&self, event: WholeEvent) -> Result<Bytes, Unreadable> {
+        let (Some(rules), Some(data)) = (&self.server.rules, &event.data) else {
+            return Ok(event.bytes);
+        };
+        // An event to be resumed from has an id and no message.
+        if data.trim_ascii().is_empty() {
+            return Ok(event.bytes);
+        }
+        match message(rules, data)? {
+            Cow::Borrowed(_) => Ok(event.bytes),
+            Cow::Owned(data) => Ok(event.with_data(&data)),
+        }
+    }
+
+    fn cut(&mut self, why: &dyn std::error::Error) -> io::Error {
+        self.over = true;
+        let name = &self.server.name;
+        tracing::warn!(request_id = %self.id, server = %name, code = ErrorCode::UpstreamNotMcp.name(), %why, "an answer was cut");
+        io::Error::other("a message of the stream cannot be read")
+    }
+}
+
+impl Body for FilteredEvents {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        loop {
+            if this.over {
+                return Poll::Ready(None);
+            }
+            match this.events.next_event() {
+                Ok(Some(event)) => {
+                    let frame = this.filtered(event).map_err(|fault| this.cut(&fault));
+                    return Poll::Ready(Some(frame.map(Frame::data)));
+                }
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Some(Err(this.cut(&fault)))),
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        this.events.push(&data);
+                    }
+                }
+                // What follows the last whole event is none.
+                other => {
+                    this.over = true;
+                    return Poll::Ready(other);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tools::Names;
+
+    #[test]
+    fn messages_and_batches_of_them() {
+        let rules = ToolRules::new(Names::new(["one"]), None, &["b".to_owned()], &[]).expect("rules");
+        for (text, expected) in [
+            (
+                r#" {"id":1,"result":{"tools":[{"name":"b"},{"name":"a"}]}} "#,
+                Ok(r#" {"id":1,"result":{"tools":[{"name":"a"}]}} "#),
+            ),
+            (
+                r#"[{"id":1,"result":{"tools":[{"name":"b"}]}}, {"method":"x"},{"id":2,"result":{"tools":[{"name":"a"},{"name":"b"}]}}]"#,
+                Ok(
+                    r#"[{"id":1,"result":{"tools":[]}}, {"method":"x"},{"id":2,"result":{"tools":[{"name":"a"}]}}]"#,
+                ),
+            ),
+            (
+                r#"{"method":"x","params":{"tools":[{"name":"b"}]}}"#,
+                Ok(r#"{"method":"x","params":{"tools":[{"name":"b"}]}}"#),
+            ),
+            (
+                r#"{"id":1,"error":{"code":1}}"#,
+                Ok(r#"{"id":1,"error":{"code":1}}"#),
+            ),
+            (
+                r#"{"result":{},"result":{"tools":[{"name":"b"}]}}"#,
+                Err(Unreadable),
+            ),
+            (
+                r#"{"result":{},"Result":{"tools":[{"name":"b"}]}}"#,
+                Err(Unreadable),
+            ),
+            (r#"[[{"result":{"tools":[{"name":"b"}]}}]]"#, Err(Unreadable)),
+            (r#"{"result":{"tools":[{"name":"b"}]},"x":NaN}"#, Err(Unreadable)),
+            ("ping", Err(Unreadable)),
+            ("1", Ok("1")),
+            ("[1, null]", Ok("[1, null]")),
+        ] {
+            assert_eq!(message(&rules, text).as_deref(), expected.as_deref(), "{text}");
+        }
+    }
+}
