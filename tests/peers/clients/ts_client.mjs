@@ -82,4 +82,4 @@ for (const [what, ...args] of steps) {
 }
 await transport.terminateSession();
 await client.close();
-process.stdout.write(JSON.stringify({ connection, steps: out, notifications, asked }), () => process.exit(0));
+process.stdout.write('\n' + JSON.stringify({ connection, steps: out, notifications, asked }), () => process.exit(0));
