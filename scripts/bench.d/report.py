@@ -34,6 +34,7 @@ def section(results):
         f"Measured with `{results['command']}` at {results['commit']}, {results['date']}.",
         _machine(results),
         *_load(results),
+        *_roads(results),
         *_single_figures(results),
         "### Goals\n\n" + _table(["goal", "measured", "verdict"], goals(results)),
     ]
@@ -141,6 +142,34 @@ def _load(results):
             f"**The machine was not quiet:** programs outside the benchmark took up to {others:.0%} of its CPU time "
             "while a cell was measured (median of its rounds)."
         )
+
+
+def _roads(results):
+    if results.get("roads"):
+        rows = [
+            (
+                name,
+                f"{cell['rps']:,.0f}",
+                f"{cell['of_plain']:.2f}" if "of_plain" in cell else "1.00",
+                f"{cell['p50']:,.0f} µs",
+                f"{cell['p99']:,.0f} µs",
+                f"{cell['cpu']:.1f} µs",
+            )
+            for name, cell in results["roads"].items()
+        ]
+        yield (
+            "### The gateway's roads\n\nAt 64 connections, in one process of the gateway, the rounds as above. Each call is one request "
+            "upstream, a list of three servers is three."
+        )
+        yield _table(["road", "requests/s", "of one server's", "p50", "p99", "CPU per call"], rows)
+    if results.get("streams"):
+        rows = [(NAMES[name], f"{held['kb_per_stream']:.1f} kB") for name, held in results["streams"].items()]
+        number = next(iter(results["streams"].values()))["streams"]
+        yield (
+            f"### Open streams\n\nMemory (VmRSS) for each of {number:,} event streams on which nothing happens, both sides' connections "
+            "included; the program had answered one call before."
+        )
+        yield _table(["target", "for each stream"], rows)
 
 
 def _single_figures(results):
