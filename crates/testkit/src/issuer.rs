@@ -76,11 +76,11 @@ impl Issuer {
         lock(&self.state).metadata[name] = value.into();
     }
 
-    /// Signs with `key` from now on, and publishes it beside the one before.
+    /// Signs with `key` from now on, and publishes it beside the seven before.
     pub fn rotate(&self, key: SigningKey) {
         let keys = &mut lock(&self.state).keys;
         keys.insert(0, Arc::new(key));
-        keys.truncate(2);
+        keys.truncate(8);
     }
 
     /// Whether it answers with 503 from now on.

@@ -393,6 +393,6 @@ async fn a_call_that_is_given_up_is_cancelled_in_the_program() {
     drop(asking);
     let told = json!({"jsonrpc": "2.0", "id": question["id"], "result": {}});
     assert_eq!(client.send(&told).await.status(), 202);
-    assert_eq!(text(&client.ask(&call(3, "echo", "mine")).await), "mine");
+    assert_eq!(text(&client.ask(&call(30, "echo", "mine")).await), "mine");
     assert!(timeout(Duration::from_secs(5), client.delete()).await.is_ok());
 }
