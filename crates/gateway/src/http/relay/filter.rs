@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use vestibule_mcp::members::Members;
+use vestibule_mcp::raw::replaced;
 use vestibule_mcp::sse::{WholeEvent, WholeEvents};
 
 impl Call<'_> {
@@ -93,14 +94,21 @@ fn message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreada
         return one_message(rules, text);
     }
     let messages: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
-    let mut whole = Cow::Borrowed(text);
-    // From the last to the first, so that places in front stay what they are.
-    for raw in messages.into_iter().rev() {
+    let mut whole = String::new();
+    let mut copied = 0;
+    for raw in messages {
         if let Cow::Owned(filtered) = one_message(rules, raw.get())? {
-            replace(&mut whole, text, raw, &filtered);
+            let start = raw.get().as_ptr().addr() - text.as_ptr().addr();
+            whole.push_str(&text[copied..start]);
+            whole.push_str(&filtered);
+            copied = start + raw.get().len();
         }
     }
-    Ok(whole)
+    if copied == 0 {
+        return Ok(text.into());
+    }
+    whole.push_str(&text[copied..]);
+    Ok(whole.into())
 }
 
 fn one_message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
@@ -114,19 +122,12 @@ fn one_message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unr
         }
     }
     let members = Members::read_any(text).map_err(|_| Unreadable)?;
-    let mut whole = Cow::Borrowed(text);
     if let Some(result) = members.only("result").map_err(|_| Unreadable)?
         && let Cow::Owned(filtered) = rules.filter_result(result.get())?
     {
-        replace(&mut whole, text, result, &filtered);
+        return Ok(replaced(text, result.get(), &filtered).into());
     }
-    Ok(whole)
-}
-
-/// Puts `new` where `old` stands, which is borrowed from `text`; `whole` is `text` as far as that.
-fn replace(whole: &mut Cow<'_, str>, text: &str, old: &RawValue, new: &str) {
-    let start = old.get().as_ptr().addr() - text.as_ptr().addr();
-    whole.to_mut().replace_range(start..start + old.get().len(), new);
+    Ok(text.into())
 }
 
 /// A stream of events of which each is read, and passed on as it came unless a tool has to go.
@@ -203,6 +204,17 @@ impl Body for FilteredEvents {
 mod tests {
     use super::*;
     use crate::policy::tools::Names;
+
+    #[test]
+    fn a_large_batch_is_copied_once() {
+        let rules = ToolRules::new(Names::new(["one"]), None, &["b".to_owned()], &[]).expect("rules");
+        let messages =
+            |tools: &str| vec![format!(r#"{{"result":{{"tools":[{tools}]}}}}"#); 100_000].join(" ,");
+        // Moved for each message, these bytes are some hundred gigabytes.
+        let text = format!("[{}]", messages(r#"{"name":"b"}"#));
+        let filtered = message(&rules, &text).expect("readable");
+        assert!(filtered == format!("[{}]", messages("")));
+    }
 
     #[test]
     fn messages_and_batches_of_them() {
