@@ -26,8 +26,9 @@ use tokio::runtime::Handle;
 use vestibule_oauth::jwt::{Algorithm, ClaimRules, Jwt, JwtFault, TOKEN_LIMIT};
 use vestibule_store::join;
 
-/// Subject tokens of one server that are in memory at once.
-const IN_MEMORY: u64 = 10_000;
+/// What subject tokens of one server, with what they were exchanged for, may take in memory, in bytes; about 10,000 of
+/// the usual length.
+const IN_MEMORY: u64 = 64 * 1024 * 1024;
 /// Then a subject token is judged again, and exchanged anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 /// The shortest token that is searched for within other text, in bytes.
@@ -103,6 +104,7 @@ impl Exchanges {
             fallback,
             slots: Cache::builder()
                 .max_capacity(IN_MEMORY)
+                .weigher(|_, known: &Known| known.weight)
                 .time_to_live(FORGOTTEN_AFTER)
                 .build(),
             tokens: Arc::clone(tokens),
@@ -129,6 +131,11 @@ impl SubjectToken {
             && (1..=TOKEN_LIMIT).contains(&token.len())
             && token.bytes().all(|byte| byte.is_ascii_graphic());
         usable.then(|| Self(token.into()))
+    }
+
+    /// About what it takes in memory with the token that it is exchanged for, in bytes.
+    fn weight(&self) -> u32 {
+        u32::try_from(2 * self.0.expose_secret().len() + 4096).unwrap_or(u32::MAX)
     }
 
     /// Whether the token stands anywhere in `value`. One that is too short to be told from other text has to be all of it.
@@ -187,6 +194,8 @@ struct Known {
     slot: Arc<Slot>,
     /// Its own end, in seconds since 1970, where it names one.
     ends: Option<u64>,
+    /// About what it takes in memory, in bytes.
+    weight: u32,
 }
 
 /// What a subject token has to be.
@@ -237,6 +246,7 @@ impl Exchanger {
             let made = || Known {
                 slot: self.tokens.slot_from(&self.server, source),
                 ends,
+                weight: subject.weight(),
             };
             self.slots.get_with(key, made)
         };
