@@ -16,7 +16,7 @@ use vestibule_oauth::client_assertion::AssertionKey;
 use vestibule_oauth::client_auth::Client;
 use vestibule_oauth::jwt::{Algorithm, ClaimRules};
 use vestibule_oauth::token_exchange::{ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE};
-use vestibule_oauth::token_request::{ClientCredentialsRequest, is_scope_token};
+use vestibule_oauth::token_request::ClientCredentialsRequest;
 
 /// Fields of both.
 pub(super) const SHARED_FIELDS: &[&str] = &[
@@ -175,20 +175,7 @@ impl Reader<'_> {
         url: Option<&Url>,
         subject_token_type: &str,
     ) -> Option<Exchange> {
-        for (scope, at) in section.list("scopes") {
-            if !is_scope_token(scope) {
-                let message = "a scope is one word of printable ASCII (RFC 6749 section 3.3)";
-                self.findings.error(*at, section.path_of("scopes"), message);
-            }
-        }
-        if let Some(url) = url {
-            self.clear_text(
-                url,
-                "the access token",
-                section.at("url"),
-                &section.path_of("url"),
-            );
-        }
+        self.scopes_and_url(section, url);
         for name in ["token_exchange_endpoint", "token_url"] {
             if let Some(url) = section.url(name) {
                 self.clear_text(

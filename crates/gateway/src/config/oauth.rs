@@ -77,8 +77,8 @@ impl Reader<'_> {
         }
     }
 
-    /// What is judged of every flow: scopes, and what goes over the network in clear text.
-    pub(super) fn oauth_values(&mut self, section: &Section, url: Option<&Url>) {
+    /// What is judged wherever a token is asked for: the scopes, and whether the token goes to the server in clear text.
+    pub(super) fn scopes_and_url(&mut self, section: &Section, url: Option<&Url>) {
         for (scope, at) in section.list("scopes") {
             if !is_scope_token(scope) {
                 let message = "a scope is one word of printable ASCII (RFC 6749 section 3.3)";
@@ -93,6 +93,11 @@ impl Reader<'_> {
                 &section.path_of("url"),
             );
         }
+    }
+
+    /// What is judged of every flow of `oauth2`: that, and what else goes over the network in clear text.
+    pub(super) fn oauth_values(&mut self, section: &Section, url: Option<&Url>) {
+        self.scopes_and_url(section, url);
         for (name, what) in [
             ("token_url", "the client secret"),
             ("registration_url", "client registrations"),
