@@ -210,6 +210,14 @@ impl Key {
 }
 
 impl Admission {
+    /// Where `server` is, for this caller's eyes: its place in the network is not for whoever comes in without a key.
+    pub fn address_of(&self, server: &Server) -> String {
+        match self.principal {
+            Principal::Delegated => "(hidden)".into(),
+            Principal::Master | Principal::Anyone => server.endpoint.shown(),
+        }
+    }
+
     /// Whether the caller may use `server`: without a key only what judges its callers itself, wherever the server
     /// was found.
     pub fn may_use(&self, server: &Server) -> bool {

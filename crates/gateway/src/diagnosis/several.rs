@@ -2,6 +2,7 @@
 //! request came to. Kept for the one request that asks for it.
 
 use super::{AuthResolution, DebugReport};
+use crate::admission::Admission;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use http::{HeaderMap, HeaderValue};
@@ -97,13 +98,14 @@ fn is_of_the_credential(code: ErrorCode) -> bool {
 impl DebugReport {
     /// [`DebugReport::finish`] for a request to any number of servers. One server is told as at its own endpoint; of
     /// several the headers say `multiple`, with a further one that has each.
-    pub fn finish_several(self, resolutions: &Resolutions, headers: &mut HeaderMap) {
+    pub fn finish_several(self, resolutions: &Resolutions, admission: &Admission, headers: &mut HeaderMap) {
         let known = resolutions.update(std::mem::take);
         let mut servers = known.values();
         match (servers.next(), servers.next()) {
             (None, _) => self.write("not-applicable", "(unknown)", "(none)", headers),
             (Some((server, became)), None) => {
-                self.write(became.name(), &server.endpoint.shown(), server.auth_type, headers);
+                let address = admission.address_of(server);
+                self.write(became.name(), &address, server.auth_type, headers);
             }
             (Some(_), Some(_)) => {
                 self.write("multiple", "(multiple)", "(multiple)", headers);

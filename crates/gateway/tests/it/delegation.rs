@@ -465,6 +465,17 @@ async fn the_debug_headers_tell_an_unknown_caller_about_its_own_request() {
         );
         assert_eq!(answer.header("x-mcp-debug-oauth2-token"), shown, "{headers:?}");
         assert_eq!(answer.header("x-mcp-debug-server-auth-type"), "oauth2");
+        // Where the server is within the network is for those with a key.
+        let with_key = headers.iter().any(|(name, value)| {
+            let value = value.trim();
+            let bare = match value.split_once(' ') {
+                Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+                _ => value,
+            };
+            matches!(*name, "x-litellm-api-key" | "authorization") && bare == KEY
+        });
+        let outbound = if with_key { server.url() } else { "(hidden)".into() };
+        assert_eq!(answer.header("x-mcp-debug-outbound-url"), outbound, "{headers:?}");
         assert_eq!(answer.status, if resolution == "no-auth" { 401 } else { 200 });
     }
     // `Watched` looks for the key in everything that the server was sent.

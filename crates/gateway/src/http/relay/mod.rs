@@ -119,8 +119,12 @@ where
         refused(worker, server, refusal, &message, id)
     });
     if let Some(report) = report {
-        let outbound = server.endpoint.shown();
-        report.finish(resolution, &outbound, server.auth_type, response.headers_mut());
+        report.finish(
+            resolution,
+            &admission.address_of(server),
+            server.auth_type,
+            response.headers_mut(),
+        );
     }
     server
         .metrics

@@ -154,7 +154,7 @@ where
         Err(stop) => ctx.stopped(stop, RpcId::of_request(&message).as_ref(), message.is_empty()),
     };
     if let (Some(report), Some(resolutions)) = (report, &ctx.resolutions) {
-        report.finish_several(resolutions, response.headers_mut());
+        report.finish_several(resolutions, &ctx.caller.admission, response.headers_mut());
     }
     response
 }
