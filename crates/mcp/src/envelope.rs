@@ -1,5 +1,6 @@
 //! The JSON-RPC 2.0 envelope of a message, borrowed from its bytes. Params and results stay as they came.
 
+use crate::raw::quoted;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -54,6 +55,34 @@ impl RequestId {
     pub fn as_json(&self) -> &str {
         &self.0
     }
+
+    /// Whether `id` is this one, however it is written: `é` may come back as `\u00e9`, and 1 as 1.0.
+    pub fn is(&self, id: &RawValue) -> bool {
+        *self.0 == *id.get() || spelled_once(&self.0) == id_value(id)
+    }
+
+    /// [`id_value`] of this id.
+    pub fn value(&self) -> String {
+        spelled_once(&self.0)
+    }
+}
+
+/// The value of a request id or a progress token: one text for all the ways to write it.
+pub fn id_value(raw: &RawValue) -> String {
+    spelled_once(raw.get())
+}
+
+fn spelled_once(json: &str) -> String {
+    /// Up to here a double counts in ones.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if json.starts_with('"') {
+        let text = serde_json::from_str::<String>(json);
+        return text.map_or_else(|_| json.to_owned(), |text| quoted(&text));
+    }
+    match json.parse::<f64>() {
+        Ok(number) if number.fract() == 0.0 && number.abs() < EXACT => format!("{:.0}", number + 0.0),
+        _ => json.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +108,38 @@ mod tests {
                 id(&format!(r#"{{"method":"ping","id":{raw},"jsonrpc":"2.0"}}"#)).as_deref(),
                 Some(raw)
             );
+        }
+    }
+
+    #[test]
+    fn an_id_is_itself_however_it_is_written() {
+        let same = |one: &str, other: &str| {
+            let body = format!(r#"{{"method":"m","id":{one}}}"#);
+            let other: Box<RawValue> = serde_json::from_str(other).expect("JSON");
+            let id = RequestId::of_request(body.as_bytes()).expect("an id");
+            assert_eq!(id.is(&other), id.value() == id_value(&other));
+            id.is(&other)
+        };
+        for (one, other) in [
+            (r#""é""#, r#""\u00e9""#),
+            (r#""a/b""#, r#""a\/b""#),
+            ("1", "1.0"),
+            ("0", "-0"),
+            ("100", "1e2"),
+            ("12345678901234567890123", "12345678901234567890123"),
+        ] {
+            assert!(same(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("1", r#""1""#),
+            ("1", "2"),
+            ("1", "null"),
+            ("1.5", "1"),
+            (r#""a""#, r#""A""#),
+            ("9007199254740993", "9007199254740992"),
+            ("12345678901234567890123", "12345678901234567890124"),
+        ] {
+            assert!(!same(one, other), "{one} {other}");
         }
     }
 

@@ -11,4 +11,4 @@ pub mod splice;
 pub mod sse;
 pub mod template;
 
-pub use envelope::{Envelope, RequestId};
+pub use envelope::{Envelope, RequestId, id_value};

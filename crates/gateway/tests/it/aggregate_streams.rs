@@ -285,7 +285,7 @@ async fn a_cancellation_reaches_the_server_that_works_and_changed_roots_reach_al
         async {
             handle.send(": here\n\n").await.expect("sent");
             handle
-                .event(&json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}))
+                .event(&json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}}))
                 .await
                 .expect("sent");
         }
@@ -354,6 +354,52 @@ async fn the_clients_stream_has_what_all_servers_say_and_who_opens_later_joins()
     drop(events);
     to_first.closed().await;
     to_second.closed().await;
+}
+
+#[tokio::test]
+async fn progress_is_told_on_the_stream_of_its_own_request_alone() {
+    let (a, b, gateway, session) = pair().await;
+    let (get, to_get) = Answer::sse();
+    a.push_when(|request| request.method == "GET", get);
+    let (answer, to_first) = Answer::sse();
+    a.push_for("tools/call", answer);
+    let (answer, to_second) = Answer::sse();
+    b.push_for("tools/call", answer);
+    let with_token = |name: &str, id: u32, token: &str| {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}","arguments":{{}},"_meta":{{"progressToken":{token}}}}}}}"#
+        );
+        posted(&gateway, &session, &json!(null)).body(text)
+    };
+    let progress = |token: Value| json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}});
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    let (mut listened, mut first, mut second, ()) = tokio::join!(
+        Events::of(stream(&gateway, &session)),
+        Events::of(with_token("a-echo", 1, r#""\u00e9""#)),
+        Events::of(with_token("b-echo", 2, "5")),
+        async {
+            to_get.event(&progress(json!("é"))).await.expect("sent");
+            to_get.event(&progress(json!(5))).await.expect("sent");
+            to_get.event(&changed).await.expect("sent");
+            for token in [json!(5), json!("5"), json!(null), json!("é")] {
+                to_first.event(&progress(token)).await.expect("sent");
+            }
+            for token in [json!("é"), json!(5)] {
+                to_second.event(&progress(token)).await.expect("sent");
+            }
+            let unmarked = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}});
+            to_second.event(&unmarked).await.expect("sent");
+            for (handle, id) in [(&to_first, 1), (&to_second, 2)] {
+                let done = json!({"jsonrpc": "2.0", "id": id, "result": {}});
+                handle.event(&done).await.expect("sent");
+            }
+        }
+    );
+    assert_eq!(listened.next().await, changed);
+    for (events, token) in [(&mut first, json!("é")), (&mut second, json!(5))] {
+        assert_eq!(events.next().await["params"]["progressToken"], token);
+        assert_eq!(events.next().await["result"], json!({}));
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use super::lists::{Kind, catalog};
 use super::session::{InFlight, locked};
+use super::streams::Asked;
 use super::{Context, Stop, era, fault, handshake, streams, success};
 use crate::http::relay::upstream_client::{Fault, Opened, Posted, tells_the_era};
 use crate::policy;
@@ -343,7 +344,8 @@ async fn relayed(
     if tells_the_era(posted.head.status) {
         handshake::doubt(ctx, server);
     }
-    let response = streams::answer(ctx, server, rpc, method, client, posted, in_flight).await;
+    let asked = Asked { rpc, method, params };
+    let response = streams::answer(ctx, server, asked, client, posted, in_flight).await;
     let response = response.map_err(refused)?;
     server
         .metrics

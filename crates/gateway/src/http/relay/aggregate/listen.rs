@@ -3,7 +3,7 @@
 
 use super::Context;
 use super::session::Session;
-use super::streams::{COMMENT, KEEP_ALIVE, event, marked};
+use super::streams::{COMMENT, KEEP_ALIVE, PROGRESS, event, marked};
 use crate::app::Worker;
 use crate::http::relay::capabilities::may_ask;
 use crate::http::relay::forward::Bearer;
@@ -133,10 +133,9 @@ fn heard(client: UpstreamClient, server: Arc<Server>) -> impl Stream<Item = Hear
                     let Some(envelope) = Envelope::parse(found.data.as_bytes()) else {
                         continue;
                     };
-                    let may = envelope
-                        .method
-                        .as_deref()
-                        .map(|method| may_ask(call.server(), method));
+                    // Progress is told where the request is answered.
+                    let method = envelope.method.as_deref().filter(|method| *method != PROGRESS);
+                    let may = method.map(|method| may_ask(call.server(), method));
                     if may != Some(true) {
                         continue;
                     }

@@ -29,34 +29,51 @@ use std::time::Duration;
 use tokio::time::timeout;
 use vestibule_mcp::raw::{Members, quoted, replaced};
 use vestibule_mcp::sse::EventReader;
-use vestibule_mcp::{Envelope, RequestId as RpcId};
+use vestibule_mcp::{Envelope, RequestId as RpcId, id_value};
 
 /// How often a silent stream says that it is there; what stands between often cuts at 30 s.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A comment, which no client takes for a message.
 pub(super) const COMMENT: &[u8] = b":\n\n";
+/// What tells of a request by the token that the request gave.
+pub(super) const PROGRESS: &str = "notifications/progress";
 /// Before the id of a server's request.
 const OURS: &str = "vestibule:";
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The client's answer to the request `rpc`. What `guard` is lives as long as the answer does.
+/// A request of the client's.
+pub(super) struct Asked<'r> {
+    pub(super) rpc: &'r RpcId,
+    pub(super) method: &'r str,
+    pub(super) params: &'r Members<'r>,
+}
+
+impl Asked<'_> {
+    /// The token by which its progress is told.
+    fn progress(&self) -> Option<String> {
+        let meta = Members::parse(self.params.get("_meta")?.get())?;
+        meta.get("progressToken").map(id_value)
+    }
+}
+
+/// The client's answer to the request `asked`. What `guard` is lives as long as the answer does.
 pub(super) async fn answer(
     ctx: &Context,
     server: &Arc<Server>,
-    rpc: &RpcId,
-    method: &str,
+    asked: Asked<'_>,
     client: UpstreamClient,
     posted: Posted,
     guard: impl Send + 'static,
 ) -> Result<Response<Body>, Refusal> {
     let Posted { head, read, mut rest } = posted;
+    let rpc = asked.rpc;
     let kind = head.headers.get(header::CONTENT_TYPE);
     let says = |name: &[u8]| kind.is_some_and(|kind| is(kind, name));
     let eras = Eras {
         client_is_modern: ctx.modern,
         server_is_modern: client.opened().modern,
-        cacheable: method == "resources/read",
+        cacheable: asked.method == "resources/read",
     };
     let mut response = if says(b"text/event-stream") && !head.status.is_redirection() {
         let mut events = EventReader::new(ANSWER_LIMIT);
@@ -71,6 +88,7 @@ pub(super) async fn answer(
             call: UnderWay::begin(Arc::clone(server)),
             rpc: rpc.clone(),
             eras,
+            progress: asked.progress(),
             answers: ctx.session.is_some(),
             answered: false,
             over: false,
@@ -203,6 +221,8 @@ struct Relay {
     call: UnderWay<Arc<Server>>,
     rpc: RpcId,
     eras: Eras,
+    /// The request's own token of progress.
+    progress: Option<String>,
     /// The client can answer a server's request.
     answers: bool,
     answered: bool,
@@ -269,6 +289,10 @@ impl Relay {
             refuse(&self.client, &data);
             return None;
         }
+        // A token of another request is perhaps one that another server works on.
+        if asks == PROGRESS && told_progress(&envelope).is_none_or(|told| Some(told) != self.progress) {
+            return None;
+        }
         Some(marked(self.call.server(), data))
     }
 
@@ -291,6 +315,12 @@ impl Relay {
             self.rpc.as_json()
         ))
     }
+}
+
+/// The token of a notification of progress.
+fn told_progress(envelope: &Envelope<'_>) -> Option<String> {
+    let params = Members::parse(envelope.params?.get())?;
+    params.get("progressToken").map(id_value)
 }
 
 /// The answer in `message`, if it is one to this request: a client takes an answer by its id, and another request's
@@ -444,7 +474,7 @@ pub(super) fn client_notified(ctx: &Context, method: &str, params: &Members<'_>)
                 .filter(|(server, _)| working.as_ref().is_none_or(|working| *working == server.id))
                 .collect()
         }
-        "notifications/progress" => {
+        PROGRESS => {
             let token = params.get("progressToken");
             let Some((server, original)) = token.and_then(|token| unmarked(ctx, token)) else {
                 return;
