@@ -378,7 +378,7 @@ pub const SERVER: &[Field] = &[
     yes(
         "allow_sampling",
         Kind::Bool,
-        "Whether the server learns that the client takes sampling requests, where it does. Default `true`; with `false` that capability is left out of what the client declares.",
+        "Whether the server learns that the client takes sampling requests, where it does. Default `true`; with `false` that capability is left out of what the client declares, and the server's requests for it are refused.",
     ),
     yes("allow_elicitation", Kind::Bool, "The same for elicitation."),
     not_yet("spec_path", Kind::Text, "OpenAPI servers", "An OpenAPI document."),

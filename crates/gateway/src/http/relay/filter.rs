@@ -1,10 +1,11 @@
-//! What a server with tool rules answers, without the tools that are hidden: in a JSON body, and in each event of a
-//! stream, since a resumed stream may carry any answer. Everything else passes byte for byte; what cannot be read does
-//! not pass.
+//! What a server with rules says, without the tools that are hidden and without the questions that it may not ask: in a
+//! JSON body, and in each event of a stream, since a resumed stream may carry any answer. Everything else passes byte for
+//! byte; what cannot be read does not pass.
 
+use super::capabilities::{Heard, refuse, withholds};
 use super::forward::Call;
 use super::stream::RelayedBody;
-use super::upstream_client::ANSWER_LIMIT;
+use super::upstream_client::{ANSWER_LIMIT, UpstreamClient};
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
 use crate::policy::tools::{ToolRules, Unreadable};
@@ -16,6 +17,7 @@ use http_body::{Body, Frame};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,10 +27,10 @@ use vestibule_mcp::raw::replaced;
 use vestibule_mcp::sse::{WholeEvent, WholeEvents};
 
 impl Call<'_> {
-    /// The whole answer to `tools/list`, filtered.
+    /// A whole answer that asks nothing it may not; of `tools/list`, which comes with `rules`, filtered.
     pub(super) async fn filtered(
         &self,
-        rules: &ToolRules,
+        rules: Option<&ToolRules>,
         headers: &HeaderMap,
         mut body: UpstreamBody,
     ) -> Result<Bytes, Refusal> {
@@ -38,23 +40,31 @@ impl Call<'_> {
             .await
             .map_err(|_| self.truncated("the connection broke"))?;
         if !complete {
-            return Err(self.unreadable("its tool list is too large or too slow to be read"));
+            return Err(self.unreadable("it is too large or too slow to be read"));
         }
         if bytes.is_empty() {
             return Ok(bytes);
         }
-        let text = std::str::from_utf8(&bytes).map_err(|_| self.unreadable(&Unreadable.to_string()))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| self.unreadable("it is not UTF-8"))?;
+        if withholds(self.server) {
+            let heard = Heard::of(self.server, text).map_err(|fault| self.unreadable(&fault.to_string()))?;
+            if !heard.refused.is_empty() {
+                return Err(self.unreadable("it asks what this server may not ask"));
+            }
+        }
+        let Some(rules) = rules else { return Ok(bytes) };
         match message(rules, text).map_err(|fault| self.unreadable(&fault.to_string()))? {
             Cow::Borrowed(_) => Ok(bytes),
             Cow::Owned(text) => Ok(text.into()),
         }
     }
 
-    /// An event stream, filtered.
+    /// An event stream, filtered. By `asker` the server hears that it has asked in vain.
     pub(super) fn filtered_events(
         &self,
         headers: &HeaderMap,
         body: RelayedBody,
+        asker: Option<Arc<UpstreamClient>>,
         id: RequestId,
     ) -> Result<FilteredEvents, Refusal> {
         self.not_compressed(headers)?;
@@ -62,12 +72,13 @@ impl Call<'_> {
             server: Arc::clone(self.server),
             body,
             events: WholeEvents::new(ANSWER_LIMIT),
+            asker,
             id,
             over: false,
         })
     }
 
-    /// Nobody asked for it: the gateway passes on no `Accept-Encoding` to a server with rules.
+    /// Nobody asked for it: the gateway passes on no `Accept-Encoding` unless it is told to.
     fn not_compressed(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let plain = headers
             .get_all(header::CONTENT_ENCODING)
@@ -76,7 +87,7 @@ impl Call<'_> {
         if plain {
             return Ok(());
         }
-        Err(self.unreadable("it is compressed, and this server has tool rules"))
+        Err(self.unreadable("it is compressed, and this server has rules"))
     }
 
     fn unreadable(&self, why: &str) -> Refusal {
@@ -130,31 +141,55 @@ fn one_message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unr
     Ok(text.into())
 }
 
-/// A stream of events of which each is read, and passed on as it came unless a tool has to go.
+/// A stream of events of which each is read, and passed on as it came unless something in it has to go.
 pub(super) struct FilteredEvents {
     server: Arc<Server>,
     body: RelayedBody,
     events: WholeEvents,
+    asker: Option<Arc<UpstreamClient>>,
     id: RequestId,
     over: bool,
 }
 
 impl FilteredEvents {
-    fn filtered(&self, event: WholeEvent) -> Result<Bytes, Unreadable> {
-        let (Some(rules), Some(data)) = (&self.server.rules, &event.data) else {
-            return Ok(event.bytes);
-        };
+    /// `None` for an event of which nothing may pass.
+    fn filtered(&self, event: WholeEvent) -> Result<Option<Bytes>, Box<dyn Error>> {
         // An event to be resumed from has an id and no message.
-        if data.trim_ascii().is_empty() {
-            return Ok(event.bytes);
-        }
-        match message(rules, data)? {
-            Cow::Borrowed(_) => Ok(event.bytes),
-            Cow::Owned(data) => Ok(event.with_data(&data)),
-        }
+        let Some(data) = event.data.as_ref().filter(|data| !data.trim_ascii().is_empty()) else {
+            return Ok(Some(event.bytes));
+        };
+        let asked = if withholds(&self.server) {
+            self.asked(data)?
+        } else {
+            Some(data.as_str().into())
+        };
+        let Some(asked) = asked else { return Ok(None) };
+        let left = match &self.server.rules {
+            None => asked,
+            Some(rules) => match message(rules, &asked)? {
+                Cow::Borrowed(_) => asked,
+                Cow::Owned(filtered) => filtered.into(),
+            },
+        };
+        Ok(Some(match left {
+            Cow::Borrowed(_) => event.bytes,
+            Cow::Owned(data) => event.with_data(&data),
+        }))
     }
 
-    fn cut(&mut self, why: &dyn std::error::Error) -> io::Error {
+    /// What passes of a message; the server is told of the rest.
+    fn asked<'d>(&self, data: &'d str) -> Result<Option<Cow<'d, str>>, Box<dyn Error>> {
+        let heard = Heard::of(&self.server, data)?;
+        for request in heard.refused {
+            tracing::info!(request_id = %self.id, server = %self.server.name, "a question that the server may not ask was refused");
+            if let Some(asker) = &self.asker {
+                refuse(asker, request);
+            }
+        }
+        Ok(heard.passes)
+    }
+
+    fn cut(&mut self, why: &dyn Error) -> io::Error {
         self.over = true;
         let name = &self.server.name;
         tracing::warn!(request_id = %self.id, server = %name, code = ErrorCode::UpstreamNotMcp.name(), %why, "an answer was cut");
@@ -173,10 +208,11 @@ impl Body for FilteredEvents {
                 return Poll::Ready(None);
             }
             match this.events.next_event() {
-                Ok(Some(event)) => {
-                    let frame = this.filtered(event).map_err(|fault| this.cut(&fault));
-                    return Poll::Ready(Some(frame.map(Frame::data)));
-                }
+                Ok(Some(event)) => match this.filtered(event) {
+                    Ok(None) => continue,
+                    Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    Err(fault) => return Poll::Ready(Some(Err(this.cut(&*fault)))),
+                },
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Some(Err(this.cut(&fault)))),
             }

@@ -35,13 +35,14 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::timeout;
+use upstream_client::{Caller, UpstreamClient};
 use vestibule_mcp::headers::MCP_SESSION_ID;
 use vestibule_oauth::BearerChallenge;
 
 /// Answers a request to `server`, which is `None` when its name is unknown. Who may not come in does not
 /// learn whether there is such a server.
 pub async fn handle<B>(
-    worker: &Worker,
+    worker: &Arc<Worker>,
     server: Option<&Arc<Server>>,
     request: Request<B>,
     peer: IpAddr,
@@ -54,7 +55,7 @@ where
     let started = app.clock.now();
     let (parts, body) = request.into_parts();
     let admission = match app.gate.admit_to(&parts.headers, Targets::one(server)) {
-        Ok(admission) => admission,
+        Ok(admission) => Arc::new(admission),
         Err(refusal) => return worker.refuse(refusal, None, id).into_plain(id),
     };
     let Some(server) = server else {
@@ -107,8 +108,12 @@ where
         }
         let answer = call.forward().await?;
         resolution = answer.resolution;
+        let asker = capabilities::withholds(server).then(|| {
+            let caller = Caller::new(worker, &admission, &parts.headers);
+            Arc::new(UpstreamClient::answering(&caller, &call))
+        });
         let mut response = call
-            .outcome(answer.response, answer.resolution, sealed, asks, id)
+            .outcome(answer.response, answer.resolution, sealed, asks, asker, id)
             .await?;
         challenge::told(worker, server, &parts, peer, id, &mut response).await;
         Ok(response)

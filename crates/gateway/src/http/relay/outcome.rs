@@ -1,8 +1,10 @@
 //! What becomes of a server's answer: passed on as it came, or a refusal that says what came instead.
 
+use super::capabilities::withholds;
 use super::forward::Call;
 use super::session::Owner;
 use super::stream::RelayedBody;
+use super::upstream_client::UpstreamClient;
 use crate::config::SignIn;
 use crate::credentials::CredentialSource;
 use crate::diagnosis::AuthResolution;
@@ -37,7 +39,7 @@ enum Content {
 }
 
 impl Call<'_> {
-    /// Judges the answer and makes the client's.
+    /// Judges the answer and makes the client's. By `asker` a server that may not ask everything is told so.
     pub(super) async fn outcome(
         &self,
         response: Response<UpstreamBody>,
@@ -45,6 +47,7 @@ impl Call<'_> {
         sealed_session: Option<&HeaderValue>,
         asks: Asks,
         id: RequestId,
+        asker: Option<Arc<UpstreamClient>>,
     ) -> Result<Response<Body>, Refusal> {
         let (head, body) = response.into_parts();
         let callers = self.server.passthrough().is_some();
@@ -54,6 +57,8 @@ impl Call<'_> {
         let content = content(&head.headers);
         let rules = self.server.rules.as_ref();
         let may_list = matches!(content, Content::Json) || head.status.is_success();
+        let withholds = withholds(self.server);
+        let may_ask = withholds && matches!(content, Content::Json);
         let stream = match (head.status, content) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => {
                 return Ok(self.answer(&head, Body::empty(), sealed_session, true));
@@ -84,11 +89,13 @@ impl Call<'_> {
         };
         if stream {
             let events = self.relayed_body(Bytes::new(), body, id);
-            let events = match rules {
-                None => Body::frames(events),
-                Some(_) => Body::frames(self.filtered_events(&head.headers, events, id)?),
+            let read = rules.is_some() || withholds;
+            let events = if read {
+                Body::frames(self.filtered_events(&head.headers, events, asker, id)?)
+            } else {
+                Body::frames(events)
             };
-            let mut response = self.answer(&head, events, sealed_session, rules.is_some());
+            let mut response = self.answer(&head, events, sealed_session, read);
             // A buffering proxy in front of us would hold events back.
             response
                 .headers_mut()
@@ -96,9 +103,10 @@ impl Call<'_> {
                 .or_insert(HeaderValue::from_static("no"));
             return Ok(response);
         }
-        if let (Some(rules), Asks::ForTools, true) = (rules, asks, may_list) {
-            let list = self.filtered(rules, &head.headers, body).await?;
-            return Ok(self.answer(&head, Body::full(list), sealed_session, true));
+        let rules = rules.filter(|_| may_list && asks == Asks::ForTools);
+        if rules.is_some() || may_ask {
+            let whole = self.filtered(rules, &head.headers, body).await?;
+            return Ok(self.answer(&head, Body::full(whole), sealed_session, true));
         }
         self.whole(head, body, sealed_session, id).await
     }

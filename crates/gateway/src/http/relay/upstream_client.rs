@@ -302,6 +302,18 @@ impl UpstreamClient {
         }
     }
 
+    /// Answers the server within the conversation that `call` is of.
+    pub(super) fn answering(caller: &Caller, call: &Call<'_>) -> Self {
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        let version = call.headers.get(MCP_PROTOCOL_VERSION).and_then(text);
+        let opened = Opened {
+            session: call.session.and_then(text),
+            version: version.unwrap_or_else(|| LEGACY.into()),
+            modern: false,
+        };
+        Self::resume(caller, call.server, call.bearer, opened)
+    }
+
     /// Our own requests have ids that no client of this session uses.
     pub(super) fn with_ids(mut self, prefix: String) -> Self {
         self.prefix = Some(prefix);

@@ -5,7 +5,7 @@ use super::Context;
 use super::session::Session;
 use super::streams::{COMMENT, KEEP_ALIVE, PROGRESS, event, marked};
 use crate::app::Worker;
-use crate::http::relay::capabilities::may_ask;
+use crate::http::relay::capabilities::{may_ask, refuse};
 use crate::http::relay::forward::Bearer;
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Caller, UpstreamClient};
 use crate::net::stream::UpstreamBody;
@@ -108,7 +108,7 @@ impl Listener {
 
 enum State {
     Opening(UpstreamClient),
-    Reading(Box<UpstreamBody>, EventReader),
+    Reading(Arc<UpstreamClient>, Box<UpstreamBody>, EventReader),
     Over,
 }
 
@@ -117,11 +117,11 @@ fn heard(client: UpstreamClient, server: Arc<Server>) -> impl Stream<Item = Hear
     let index = server.index;
     let call = UnderWay::begin(server);
     unfold((State::Opening(client), call), move |(state, call)| async move {
-        let (mut body, mut events) = match state {
+        let (client, mut body, mut events) = match state {
             State::Over => return None,
-            State::Reading(body, events) => (body, events),
+            State::Reading(client, body, events) => (client, body, events),
             State::Opening(client) => match client.listen().await {
-                Ok(Some(body)) => (Box::new(body), EventReader::new(ANSWER_LIMIT)),
+                Ok(Some(body)) => (Arc::new(client), Box::new(body), EventReader::new(ANSWER_LIMIT)),
                 Ok(None) | Err(_) => return Some((Heard::Over(index, false), (State::Over, call))),
             },
         };
@@ -135,12 +135,14 @@ fn heard(client: UpstreamClient, server: Arc<Server>) -> impl Stream<Item = Hear
                     };
                     // Progress is told where the request is answered.
                     let method = envelope.method.as_deref().filter(|method| *method != PROGRESS);
-                    let may = method.map(|method| may_ask(call.server(), method));
-                    if may != Some(true) {
+                    let Some(method) = method else { continue };
+                    if !may_ask(call.server(), method) {
+                        refuse(&client, &found.data);
                         continue;
                     }
                     let data = marked(call.server(), found.data);
-                    return Some((Heard::Event(event(&data)), (State::Reading(body, events), call)));
+                    let reading = State::Reading(client, body, events);
+                    return Some((Heard::Event(event(&data)), (reading, call)));
                 }
                 Ok(None) => match body.frame().await {
                     Some(Ok(frame)) => {

@@ -5,7 +5,7 @@
 
 use super::session::locked;
 use super::{Context, Stop, accepted, era, no_stream};
-use crate::http::relay::capabilities::may_ask;
+use crate::http::relay::capabilities::{may_ask, may_result, refuse};
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Posted, UpstreamClient, is};
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
@@ -34,6 +34,8 @@ use vestibule_mcp::{Envelope, RequestId as RpcId, id_value};
 /// How often a silent stream says that it is there; what stands between often cuts at 30 s.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A comment, which no client takes for a message.
+/// What is wrong with an answer whose result is a question of a kind that is not allowed.
+const ASKS: &str = "it asks what this server may not ask";
 pub(super) const COMMENT: &[u8] = b":\n\n";
 /// What tells of a request by the token that the request gave.
 pub(super) const PROGRESS: &str = "notifications/progress";
@@ -120,6 +122,9 @@ pub(super) async fn answer(
         let what = format!("status {} with JSON that answers nothing", head.status.as_u16());
         let own = text
             .and_then(|text| of_this_request(text, rpc))
+        if !may_answer(server, &own) {
+            return Err(not_mcp(server, ASKS));
+        }
             .ok_or_else(|| not_mcp(server, &what))?;
         let changed = eras.translated(&own);
         let mut response = Response::new(Body::full(match (changed, own) {
@@ -272,6 +277,7 @@ impl Relay {
                     return Some(Bytes::from_static(COMMENT));
                 }
             }
+                Err(_) => {}
         }
         None
     }
@@ -283,6 +289,9 @@ impl Relay {
             let own = of_this_request(&data, &self.rpc)?.into_owned();
             self.answered = true;
             return Some(self.eras.translated(&own).unwrap_or(own));
+            if !may_answer(self.call.server(), &own) {
+                return Some(self.error(&not_mcp(self.call.server(), ASKS)));
+            }
         }
         let asks = envelope.method.as_deref().unwrap_or_default();
         if envelope.id.is_some() && !(self.answers && may_ask(self.call.server(), asks)) {
@@ -300,20 +309,26 @@ impl Relay {
     fn cut(&mut self, why: &str) -> Bytes {
         self.over = true;
         let server = self.call.server();
-        let code = ErrorCode::UpstreamTruncated;
-        tracing::warn!(request_id = %self.id, server = %server.name, code = code.name(), "an answer was cut: {why}");
+        let refusal = truncated(server);
+        tracing::warn!(request_id = %self.id, server = %server.name, code = refusal.code.name(), "an answer was cut: {why}");
         if self.answered {
             return Bytes::from_static(COMMENT);
         }
         let error = json!({
+        event(&self.error(&refusal))
+    }
+
+    /// The answer to the request in the place of the server's.
+    fn error(&self, refusal: &Refusal) -> String {
+        let code = refusal.code;
             "code": code.rpc(),
-            "message": truncated(server).message,
+            "message": refusal.message,
             "data": {"code": code.name(), "next_step": code.next_step(), "request_id": self.id.as_str()},
         });
-        event(&format!(
+        format!(
             r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#,
             self.rpc.as_json()
-        ))
+        )
     }
 }
 
@@ -340,6 +355,12 @@ fn of_this_request<'m>(message: &'m str, rpc: &RpcId) -> Option<Cow<'m, str>> {
 }
 
 fn not_mcp(server: &Server, what: &str) -> Refusal {
+/// Whether an answer asks nothing that the server may not ask.
+fn may_answer(server: &Server, answer: &str) -> bool {
+    let result = Envelope::parse(answer.as_bytes()).and_then(|envelope| envelope.result);
+    result.is_none_or(|result| may_result(server, result))
+}
+
     let message = format!(
         "What came from the MCP server {} is not MCP: {what}.",
         server.name
@@ -390,26 +411,6 @@ fn unmarked<'c>(ctx: &'c Context, value: &RawValue) -> Option<(&'c Arc<Server>, 
         Ok(Value::String(_) | Value::Number(_))
     );
     is_id.then(|| (server, original.to_owned()))
-}
-
-/// Tells a server that there is nobody to ask.
-pub(super) fn refuse(client: &Arc<UpstreamClient>, request: &str) {
-    let Some(id) = RpcId::of_request(request.as_bytes()) else {
-        return;
-    };
-    let method = Envelope::parse(request.as_bytes()).and_then(|envelope| envelope.method);
-    let outcome = if method.as_deref() == Some("ping") {
-        json!({"result": {}})
-    } else {
-        json!({"error": {"code": -32601, "message": "The client cannot be asked."}})
-    };
-    let members = outcome.to_string();
-    let body = format!(r#"{{"jsonrpc":"2.0","id":{},{}"#, id.as_json(), &members[1..]);
-    let client = Arc::clone(client);
-    tokio::spawn(async move {
-        // Whether the server hears it is its own affair.
-        let _ = client.post("", None, None, Bytes::from(body)).await;
-    });
 }
 
 fn truncated(server: &Server) -> Refusal {

@@ -8,8 +8,9 @@ use super::calls::owner_of;
 use super::handshake;
 use super::lists;
 use super::outcome::{self, OUTCOMES};
-use super::streams::{COMMENT, KEEP_ALIVE, event, event_stream, refuse};
+use super::streams::{COMMENT, KEEP_ALIVE, event, event_stream};
 use super::{Context, Stop};
+use crate::http::relay::capabilities::refuse;
 use crate::http::relay::upstream_client::{
     ANSWER_LIMIT, Fault, Posted, Reply, UpstreamClient, Welcome, answer_to, is,
 };
