@@ -42,6 +42,7 @@ mod exchange_profiles;
 mod exchange_subjects;
 mod floods;
 mod harness;
+mod keep_alive;
 mod kept;
 mod kept_harness;
 mod keys;

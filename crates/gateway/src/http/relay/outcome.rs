@@ -10,6 +10,7 @@ use crate::credentials::CredentialSource;
 use crate::diagnosis::AuthResolution;
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
+use crate::net::transport::Endpoint;
 use crate::policy::message::Asks;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
@@ -46,8 +47,8 @@ impl Call<'_> {
         resolution: AuthResolution,
         sealed_session: Option<&HeaderValue>,
         asks: Asks,
-        id: RequestId,
         asker: Option<Arc<UpstreamClient>>,
+        id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
         let (head, body) = response.into_parts();
         let callers = self.server.passthrough().is_some();
@@ -56,9 +57,9 @@ impl Call<'_> {
         }
         let content = content(&head.headers);
         let rules = self.server.rules.as_ref();
-        let may_list = matches!(content, Content::Json) || head.status.is_success();
         let withholds = withholds(self.server);
         let may_ask = withholds && matches!(content, Content::Json);
+        let may_list = matches!(content, Content::Json) || head.status.is_success();
         let stream = match (head.status, content) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => {
                 return Ok(self.answer(&head, Body::empty(), sealed_session, true));
@@ -88,7 +89,11 @@ impl Call<'_> {
             (status, content) => return Err(self.not_mcp(status, &content)),
         };
         if stream {
-            let events = self.relayed_body(Bytes::new(), body, id);
+            let mut events = self.relayed_body(Bytes::new(), body, id);
+            // A server behind a bridge cannot say itself that it is there.
+            if !matches!(self.server.endpoint, Endpoint::Http(_)) {
+                events = events.kept_alive();
+            }
             let read = rules.is_some() || withholds;
             let events = if read {
                 Body::frames(self.filtered_events(&head.headers, events, asker, id)?)

@@ -1,5 +1,6 @@
 //! A server's body for the client: what was buffered, then the rest as it comes, cut after a silence. A cut is
-//! logged here, because the head of the answer is gone by then.
+//! logged here, because the head of the answer is gone by then. Of an event stream that the gateway makes itself the
+//! client hears now and then that it is there.
 
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
@@ -12,9 +13,14 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
+
+/// How often a silent stream says that it is there; what stands between often cuts at 30 s.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A comment, which no client takes for a message.
+pub(super) const COMMENT: &[u8] = b":\n\n";
 
 /// The body.
 pub(super) struct RelayedBody {
@@ -22,6 +28,8 @@ pub(super) struct RelayedBody {
     rest: UpstreamBody,
     idle: Duration,
     silence: Option<Pin<Box<Sleep>>>,
+    /// When the client is due a comment. Only where each frame is a whole event.
+    pulse: Option<Pin<Box<Sleep>>>,
     call: UnderWay<Arc<Server>>,
     id: RequestId,
     under_way: Gauge,
@@ -43,10 +51,17 @@ impl RelayedBody {
             rest,
             idle,
             silence: None,
+            pulse: None,
             call: UnderWay::begin(server),
             id,
             under_way,
         }
+    }
+
+    /// With comments in silence, which do not count against it. For streams whose frames are whole events.
+    pub(super) fn kept_alive(mut self) -> Self {
+        self.pulse = Some(Box::pin(sleep(KEEP_ALIVE)));
+        self
     }
 
     fn cut(&self, error: &io::Error) {
@@ -73,6 +88,9 @@ impl Body for RelayedBody {
             if let Some(silence) = &mut this.silence {
                 silence.as_mut().reset(Instant::now() + this.idle);
             }
+            if let Some(pulse) = &mut this.pulse {
+                pulse.as_mut().reset(Instant::now() + KEEP_ALIVE);
+            }
             if let Some(Err(error)) = &frame {
                 this.cut(error);
             }
@@ -80,7 +98,14 @@ impl Body for RelayedBody {
         }
         let idle = this.idle;
         let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
-        ready!(silence.as_mut().poll(cx));
+        if silence.as_mut().poll(cx).is_pending() {
+            let pulse = this.pulse.as_mut().map(|pulse| (pulse.as_mut().poll(cx), pulse));
+            let Some((Poll::Ready(()), pulse)) = pulse else {
+                return Poll::Pending;
+            };
+            pulse.as_mut().reset(Instant::now() + KEEP_ALIVE);
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
+        }
         let error = io::Error::new(io::ErrorKind::TimedOut, "the server was silent for too long");
         this.cut(&error);
         Poll::Ready(Some(Err(error)))

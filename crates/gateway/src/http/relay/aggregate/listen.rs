@@ -3,10 +3,11 @@
 
 use super::Context;
 use super::session::Session;
-use super::streams::{COMMENT, KEEP_ALIVE, PROGRESS, event, marked};
+use super::streams::{PROGRESS, event, marked};
 use crate::app::Worker;
 use crate::http::relay::capabilities::{may_ask, refuse};
 use crate::http::relay::forward::Bearer;
+use crate::http::relay::stream::{COMMENT, KEEP_ALIVE};
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Caller, UpstreamClient};
 use crate::net::stream::UpstreamBody;
 use crate::registry::{Server, ServerIndex, UnderWay};
@@ -18,7 +19,7 @@ use http_body_util::BodyExt;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use tokio::time::sleep;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use vestibule_mcp::Envelope;
 use vestibule_mcp::sse::EventReader;
 
@@ -38,6 +39,8 @@ struct Listener {
     /// Servers whose streams were there and are over.
     ended: Vec<usize>,
     streams: SelectAll<BoxStream<'static, Heard>>,
+    /// When the client hears that the stream is there, whatever else it hears.
+    pulse: Interval,
 }
 
 /// The merged stream. Dropped, it drops every server's.
@@ -46,6 +49,8 @@ pub(super) fn merged(
     session: Session,
 ) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static {
     let servers = ctx.scope.servers.iter();
+    let mut pulse = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let listener = Listener {
         worker: Arc::clone(&ctx.caller.worker),
         caller: ctx.caller.clone(),
@@ -56,6 +61,7 @@ pub(super) fn merged(
         joined: HashSet::new(),
         ended: Vec::new(),
         streams: SelectAll::new(),
+        pulse,
     };
     // The head goes out with the first bytes, and a client waits for it.
     let hello = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(COMMENT))) });
@@ -68,13 +74,20 @@ pub(super) fn merged(
 impl Listener {
     async fn next(&mut self) -> Bytes {
         let live = Arc::clone(&self.session.live);
-        let silence = sleep(KEEP_ALIVE);
-        let mut silence = std::pin::pin!(silence);
         loop {
             // Before the look, so that no server joins unseen between the two.
             let joined = live.joined.notified();
             self.join();
             tokio::select! {
+                // The pulse first: a busy server always has something to say.
+                biased;
+                _ = self.pulse.tick() => {
+                    self.worker.app.aggregates.touch(&self.session);
+                    for server in self.ended.drain(..) {
+                        self.joined.remove(&server);
+                    }
+                    return Bytes::from_static(COMMENT);
+                }
                 Some(heard) = self.streams.next(), if !self.streams.is_empty() => match heard {
                     Heard::Event(bytes) => return bytes,
                     Heard::Over(_, false) => {}
@@ -82,13 +95,6 @@ impl Listener {
                     Heard::Over(server, true) => self.ended.push(server.0),
                 },
                 () = joined => {}
-                () = &mut silence => {
-                    self.worker.app.aggregates.touch(&self.session);
-                    for server in self.ended.drain(..) {
-                        self.joined.remove(&server);
-                    }
-                    return Bytes::from_static(COMMENT);
-                }
             }
         }
     }

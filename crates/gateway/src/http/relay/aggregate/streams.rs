@@ -6,6 +6,7 @@
 use super::session::locked;
 use super::{Context, Stop, accepted, era, no_stream};
 use crate::http::relay::capabilities::{may_ask, may_result, refuse};
+use crate::http::relay::stream::{COMMENT, KEEP_ALIVE};
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Posted, UpstreamClient, is};
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
@@ -26,19 +27,15 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use vestibule_mcp::raw::{Members, quoted, replaced};
 use vestibule_mcp::sse::EventReader;
 use vestibule_mcp::{Envelope, RequestId as RpcId, id_value};
 
-/// How often a silent stream says that it is there; what stands between often cuts at 30 s.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A comment, which no client takes for a message.
-/// What is wrong with an answer whose result is a question of a kind that is not allowed.
-const ASKS: &str = "it asks what this server may not ask";
-pub(super) const COMMENT: &[u8] = b":\n\n";
 /// What tells of a request by the token that the request gave.
 pub(super) const PROGRESS: &str = "notifications/progress";
+/// What is wrong with an answer whose result is a question of a kind that is not allowed.
+const ASKS: &str = "it asks what this server may not ask";
 /// Before the id of a server's request.
 const OURS: &str = "vestibule:";
 
@@ -94,7 +91,8 @@ pub(super) async fn answer(
             answers: ctx.session.is_some(),
             answered: false,
             over: false,
-            silence: Duration::ZERO,
+            heard: Instant::now(),
+            due: Instant::now() + KEEP_ALIVE,
             idle: app.limits.stream_idle_timeout,
             id: ctx.id,
             streams,
@@ -102,6 +100,7 @@ pub(super) async fn answer(
         };
         event_stream(unfold(relay, |mut relay| async {
             let bytes = relay.next().await?;
+            relay.due = Instant::now() + KEEP_ALIVE;
             Some((Ok(Frame::data(bytes)), relay))
         }))
     } else if says(b"application/json") {
@@ -122,10 +121,10 @@ pub(super) async fn answer(
         let what = format!("status {} with JSON that answers nothing", head.status.as_u16());
         let own = text
             .and_then(|text| of_this_request(text, rpc))
+            .ok_or_else(|| not_mcp(server, &what))?;
         if !may_answer(server, &own) {
             return Err(not_mcp(server, ASKS));
         }
-            .ok_or_else(|| not_mcp(server, &what))?;
         let changed = eras.translated(&own);
         let mut response = Response::new(Body::full(match (changed, own) {
             (Some(changed), _) | (None, Cow::Owned(changed)) => Bytes::from(changed),
@@ -232,7 +231,10 @@ struct Relay {
     answers: bool,
     answered: bool,
     over: bool,
-    silence: Duration,
+    /// When the server last sent anything.
+    heard: Instant,
+    /// When the client has to be sent something: much of what servers send is not for it.
+    due: Instant,
     idle: Duration,
     id: RequestId,
     streams: Gauge,
@@ -249,6 +251,9 @@ impl Relay {
     /// What goes to the client next; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         while !self.over {
+            if self.due <= Instant::now() {
+                return Some(Bytes::from_static(COMMENT));
+            }
             match self.events.next_event() {
                 Ok(Some(found)) => {
                     if let Some(data) = self.passed(found.data) {
@@ -259,9 +264,9 @@ impl Relay {
                 Err(fault) => return Some(self.cut(&fault.to_string())),
                 Ok(None) => {}
             }
-            match timeout(KEEP_ALIVE.min(self.idle), self.rest.frame()).await {
+            match timeout_at(self.due.min(self.heard + self.idle), self.rest.frame()).await {
                 Ok(Some(Ok(frame))) => {
-                    self.silence = Duration::ZERO;
+                    self.heard = Instant::now();
                     if let Ok(data) = frame.into_data() {
                         self.events.push(&data);
                     }
@@ -269,15 +274,11 @@ impl Relay {
                 Ok(Some(Err(error))) => return Some(self.cut(&error.to_string())),
                 Ok(None) if self.answered => return None,
                 Ok(None) => return Some(self.cut("the stream ended without an answer")),
-                Err(_) => {
-                    self.silence += KEEP_ALIVE;
-                    if self.silence >= self.idle {
-                        return Some(self.cut("the server was silent for too long"));
-                    }
-                    return Some(Bytes::from_static(COMMENT));
+                Err(_) if self.heard.elapsed() >= self.idle => {
+                    return Some(self.cut("the server was silent for too long"));
                 }
-            }
                 Err(_) => {}
+            }
         }
         None
     }
@@ -288,10 +289,10 @@ impl Relay {
         if envelope.method.is_none() {
             let own = of_this_request(&data, &self.rpc)?.into_owned();
             self.answered = true;
-            return Some(self.eras.translated(&own).unwrap_or(own));
             if !may_answer(self.call.server(), &own) {
                 return Some(self.error(&not_mcp(self.call.server(), ASKS)));
             }
+            return Some(self.eras.translated(&own).unwrap_or(own));
         }
         let asks = envelope.method.as_deref().unwrap_or_default();
         if envelope.id.is_some() && !(self.answers && may_ask(self.call.server(), asks)) {
@@ -314,13 +315,13 @@ impl Relay {
         if self.answered {
             return Bytes::from_static(COMMENT);
         }
-        let error = json!({
         event(&self.error(&refusal))
     }
 
     /// The answer to the request in the place of the server's.
     fn error(&self, refusal: &Refusal) -> String {
         let code = refusal.code;
+        let error = json!({
             "code": code.rpc(),
             "message": refusal.message,
             "data": {"code": code.name(), "next_step": code.next_step(), "request_id": self.id.as_str()},
@@ -354,13 +355,13 @@ fn of_this_request<'m>(message: &'m str, rpc: &RpcId) -> Option<Cow<'m, str>> {
     }
 }
 
-fn not_mcp(server: &Server, what: &str) -> Refusal {
 /// Whether an answer asks nothing that the server may not ask.
 fn may_answer(server: &Server, answer: &str) -> bool {
     let result = Envelope::parse(answer.as_bytes()).and_then(|envelope| envelope.result);
     result.is_none_or(|result| may_result(server, result))
 }
 
+fn not_mcp(server: &Server, what: &str) -> Refusal {
     let message = format!(
         "What came from the MCP server {} is not MCP: {what}.",
         server.name

@@ -8,9 +8,10 @@ use super::calls::owner_of;
 use super::handshake;
 use super::lists;
 use super::outcome::{self, OUTCOMES};
-use super::streams::{COMMENT, KEEP_ALIVE, event, event_stream};
+use super::streams::{event, event_stream};
 use super::{Context, Stop};
 use crate::http::relay::capabilities::refuse;
+use crate::http::relay::stream::{COMMENT, KEEP_ALIVE};
 use crate::http::relay::upstream_client::{
     ANSWER_LIMIT, Fault, Posted, Reply, UpstreamClient, Welcome, answer_to, is,
 };
