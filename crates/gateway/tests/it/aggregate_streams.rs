@@ -555,6 +555,33 @@ async fn progress_is_told_on_the_stream_of_its_own_request_alone() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_session_is_the_end_of_its_stream_and_of_no_other() {
+    let (a, _b, gateway, session) = pair().await;
+    let other = begun(&gateway, "/mcp", &json!({})).await;
+    let is_get = |request: &Request| request.method == "GET";
+    let (first, to_first) = Answer::sse();
+    let (second, to_second) = Answer::sse();
+    a.push_when(is_get, first);
+    let mut ended = Events::of(stream(&gateway, &session)).await;
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    to_first.event(&changed).await.expect("sent");
+    assert_eq!(ended.next().await, changed);
+    a.push_when(is_get, second);
+    let mut stays = Events::of(stream(&gateway, &other)).await;
+    let delete = gateway
+        .http
+        .delete(gateway.url("/mcp"))
+        .header("x-litellm-api-key", KEY)
+        .header("mcp-session-id", &session);
+    assert_eq!(got(delete).await.status, 204);
+    let rest = tokio::time::timeout(vestibule_testkit::DEADLINE, ended.response.chunk());
+    assert_eq!(rest.await.expect("in time").expect("an end"), None);
+    to_first.closed().await;
+    to_second.event(&changed).await.expect("sent");
+    assert_eq!(stays.next().await, changed);
+}
+
+#[tokio::test]
 async fn a_stream_is_its_callers_alone() {
     let (a, _b, gateway, session) = pair().await;
     let seen = a.requests().len();

@@ -66,17 +66,21 @@ pub(super) fn merged(
     // The head goes out with the first bytes, and a client waits for it.
     let hello = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(COMMENT))) });
     hello.chain(unfold(listener, |mut listener| async {
-        let bytes = listener.next().await;
+        let bytes = listener.next().await?;
         Some((Ok(Frame::data(bytes)), listener))
     }))
 }
 
 impl Listener {
-    async fn next(&mut self) -> Bytes {
+    /// `None` once the client has ended the session.
+    async fn next(&mut self) -> Option<Bytes> {
         let live = Arc::clone(&self.session.live);
         loop {
-            // Before the look, so that no server joins unseen between the two.
+            // Before the look, so that no server joins and no session ends unseen between the two.
             let joined = live.joined.notified();
+            if self.session.has_ended() {
+                return None;
+            }
             self.join();
             tokio::select! {
                 // The pulse first: a busy server always has something to say.
@@ -86,10 +90,10 @@ impl Listener {
                     for server in self.ended.drain(..) {
                         self.joined.remove(&server);
                     }
-                    return Bytes::from_static(COMMENT);
+                    return Some(Bytes::from_static(COMMENT));
                 }
                 Some(heard) = self.streams.next(), if !self.streams.is_empty() => match heard {
-                    Heard::Event(bytes) => return bytes,
+                    Heard::Event(bytes) => return Some(bytes),
                     Heard::Over(_, false) => {}
                     // Not opened again at once: a server may end its streams as fast as they are opened.
                     Heard::Over(server, true) => self.ended.push(server.0),

@@ -68,7 +68,7 @@ pub(super) struct Live {
     pub(super) level: Mutex<Option<String>>,
     /// Request ids of the client, as written, to the ids of the servers that work on them.
     pub(super) in_flight: Mutex<HashMap<String, String>>,
-    /// A further server was opened.
+    /// A further server was opened, or the client ended the session.
     pub(super) joined: Notify,
     ended: AtomicBool,
 }
@@ -205,7 +205,7 @@ impl Aggregates {
         let payload = self.sessions.open(sealed.as_bytes(), now, &context)?;
         let sealed: Sealed = serde_json::from_slice(&payload).ok()?;
         let live = self.live(&sealed.nonce, owner);
-        (!live.ended.load(Ordering::Relaxed)).then_some(Session {
+        (!live.ended.load(Ordering::Acquire)).then_some(Session {
             nonce: sealed.nonce,
             version: sealed.version,
             capabilities: sealed.capabilities,
@@ -316,7 +316,13 @@ impl Session {
 
     /// Nobody opens it here any more.
     pub(super) fn end(&self) {
-        self.live.ended.store(true, Ordering::Relaxed);
+        self.live.ended.store(true, Ordering::Release);
+        self.live.joined.notify_waiters();
+    }
+
+    /// Whether the client has ended it, here.
+    pub(super) fn has_ended(&self) -> bool {
+        self.live.ended.load(Ordering::Acquire)
     }
 }
 
