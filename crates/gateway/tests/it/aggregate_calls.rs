@@ -123,9 +123,9 @@ async fn a_stream_flows_as_it_comes_and_a_broken_one_ends_in_an_error() {
     for whole in [true, false] {
         let (stream, handle) = Answer::sse();
         a.push_for("tools/call", stream);
-        let post = gateway
-            .post("/mcp", &call("a-echo", "x"))
-            .header("mcp-session-id", &session);
+        let mut message = call("a-echo", "x");
+        message["params"]["_meta"] = json!({"progressToken": 1});
+        let post = gateway.post("/mcp", &message).header("mcp-session-id", &session);
         let mut response = post.send().await.expect("answered");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["x-accel-buffering"], "no");
@@ -336,4 +336,32 @@ async fn a_server_that_hangs_holds_up_the_first_search_for_a_resource_and_no_oth
     gateway.advance(6);
     assert_eq!(within(&gateway, "/mcp", &session, &read).await.status, 200);
     assert_eq!(count(&b, "resources/list"), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_lists_has_rested_enough() {
+    let (a, b) = (Watched::start().await, Watched::start().await);
+    let gateway = TestGateway::with_servers(&(a.entry("a", "") + &b.entry("b", ""))).await;
+    a.answer_with(
+        "resources/list",
+        r#"{"resources":[{"uri":"file:///a","name":"x"}]}"#,
+    );
+    a.answer_with("resources/read", r#"{"contents":[]}"#);
+    let session = begun(&gateway, "/mcp", &json!({})).await;
+    let read = request("resources/read", &json!({"uri": "file:///a"}));
+    let list = request("tools/list", &json!({}));
+    for failures in 1..=4 {
+        b.push_for("resources/list", Answer::CloseWithoutAnswer);
+        for _ in 0..2 {
+            assert_eq!(within(&gateway, "/mcp", &session, &read).await.status, 200);
+            assert_eq!(count(&b, "resources/list"), failures, "asked once, then it rests");
+        }
+        assert_eq!(within(&gateway, "/mcp", &session, &list).await.status, 200);
+    }
+    // Each failure was a first one.
+    b.push_for("resources/list", Answer::CloseWithoutAnswer);
+    within(&gateway, "/mcp", &session, &read).await;
+    gateway.advance(6);
+    within(&gateway, "/mcp", &session, &read).await;
+    assert_eq!(count(&b, "resources/list"), 6);
 }

@@ -365,21 +365,26 @@ fn not_a_list(server: &Server, kind: Kind, what: &str) -> Refusal {
     Refusal::because(ErrorCode::UpstreamNotMcp, message)
 }
 
-/// Within the time that a listing has.
+/// Within the time that a listing has. A server that lists is there, whatever failed before.
 async fn in_time<T>(
     ctx: &Context,
     server: &Server,
     listing: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
-    let patience = ctx.caller.worker.app.limits.listing_timeout;
-    timeout(patience, listing).await.unwrap_or_else(|_| {
+    let app = &ctx.caller.worker.app;
+    let patience = app.limits.listing_timeout;
+    let listed = timeout(patience, listing).await.unwrap_or_else(|_| {
         let message = format!(
             "The MCP server {} did not list within {} s.",
             server.name,
             patience.as_secs_f64()
         );
         Err(Refusal::because(ErrorCode::ListingTimeout, message))
-    })
+    });
+    if listed.is_ok() {
+        app.aggregates.succeeded(server);
+    }
+    listed
 }
 
 /// What this server has of `kind`, by the names that it gives itself, for this caller. `fresh` asks it again.

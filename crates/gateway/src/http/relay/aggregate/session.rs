@@ -281,7 +281,7 @@ impl Aggregates {
         self.resting.insert(server.id.clone(), resting);
     }
 
-    /// The server opened.
+    /// The server opened, or listed.
     pub(super) fn succeeded(&self, server: &Server) {
         self.resting.invalidate(&server.id);
     }
