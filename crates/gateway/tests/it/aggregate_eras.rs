@@ -206,6 +206,56 @@ async fn what_says_something_of_the_era_and_what_does_not() {
 }
 
 #[tokio::test]
+async fn what_a_client_brings_a_server_to_say_is_not_its_era() {
+    let (a, b) = (Watched::start().await, Watched::start().await);
+    let gateway = TestGateway::with_servers(&(a.entry("a", "") + &b.entry("b", ""))).await;
+    for code in [-32602, -32601, -32022] {
+        let from = b.requests().len();
+        // Once for the greeting, once for the call.
+        for _ in 0..2 {
+            b.push_for("initialize", Answer::json(400, &numbered(error(code))));
+        }
+        let session = begun(&gateway, "/mcp", &json!({"sampling": {"tools": 1}})).await;
+        let called = within(&gateway, "/mcp", &session, &call("b-echo", "x")).await;
+        assert_eq!(
+            called.body["error"]["data"]["code"], "upstream_error",
+            "{}",
+            called.body
+        );
+        // It was the client's doing, and the next try of the same client is another one.
+        let called = within(&gateway, "/mcp", &session, &call("b-echo", "x")).await;
+        assert_eq!(
+            called.body["result"]["content"][0]["text"], "x",
+            "{}",
+            called.body
+        );
+        let other = begun(&gateway, "/mcp", &json!({})).await;
+        let called = within(&gateway, "/mcp", &other, &call("b-echo", "y")).await;
+        assert_eq!(
+            called.body["result"]["content"][0]["text"], "y",
+            "{}",
+            called.body
+        );
+        let calls = b.requests().split_off(from);
+        let mut calls = calls
+            .iter()
+            .filter(|request| request.json()["method"] == "tools/call");
+        assert!(calls.all(|call| !is_modern(call)), "{code}");
+    }
+    // A server that says so itself is believed.
+    b.answer_with("server/discover", DISCOVERED);
+    b.push_for("initialize", Answer::json(400, &numbered(error(-32602))));
+    let session = begun(&gateway, "/mcp", &json!({"sampling": {}})).await;
+    let called = within(&gateway, "/mcp", &session, &call("b-echo", "x")).await;
+    assert_eq!(
+        called.body["result"]["content"][0]["text"], "x",
+        "{}",
+        called.body
+    );
+    assert!(b.requests().last().is_some_and(is_modern));
+}
+
+#[tokio::test]
 async fn a_server_that_changes_its_era_is_asked_again() {
     let (server, gateway) = dual().await;
     let message = modern(

@@ -96,6 +96,7 @@ impl Caller {
 }
 
 /// What the server hears of the client.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Hello {
     /// The revision that is asked for.
     pub(super) version: String,
@@ -358,13 +359,23 @@ impl UpstreamClient {
                 self.notify("notifications/initialized").await?;
                 Ok(Some(welcome(&result)))
             }
-            // Only a server of the newer revisions says these to `initialize`.
-            Err(Fault::Rpc(RpcError {
-                code: -32601 | -32602 | -32020 | -32022,
-                ..
-            })) => {
+            // Only a server of the newer revisions says these to `initialize`, unless it speaks of what the client
+            // said: then its own word decides.
+            Err(Fault::Rpc(
+                error @ RpcError {
+                    code: -32601 | -32602 | -32020 | -32022,
+                    ..
+                },
+            )) => {
+                let welcome = if *hello == Hello::default() {
+                    None
+                } else {
+                    let found = Self::probe(&self.caller, &self.server, self.bearer).await?;
+                    let (_, welcome) = found.ok_or_else(|| self.refused(&error))?;
+                    Some(welcome)
+                };
                 self.opened = Opened::modern();
-                Ok(None)
+                Ok(welcome)
             }
             Err(fault) => Err(self.refusal(fault)),
         }
