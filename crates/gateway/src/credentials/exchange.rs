@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use vestibule_oauth::jwt::{Algorithm, ClaimRules, Jwt, JwtFault, TOKEN_LIMIT};
 use vestibule_store::join;
 
@@ -31,6 +32,8 @@ use vestibule_store::join;
 const IN_MEMORY: u64 = 64 * 1024 * 1024;
 /// Then a subject token is judged again, and exchanged anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
+/// As many exchanges of one server are under way at once. Who brings a further token comes back.
+const UNDER_WAY: usize = 100;
 /// The shortest token that is searched for within other text, in bytes.
 const SEARCHED: usize = 16;
 /// By then an issuer has published the key of a token, in seconds.
@@ -91,7 +94,6 @@ impl Exchanges {
             .map(|(token_url, request)| tokens.slot(server, token_url, request));
         Arc::new(Exchanger {
             server: server.name.clone(),
-            fingerprint: fingerprint(&server.id, settings),
             flow: Arc::new(Flow {
                 server: server.name.clone(),
                 settings: Arc::clone(settings),
@@ -100,6 +102,7 @@ impl Exchanges {
                 guarded: self.guarded.clone(),
                 clock: self.clock.clone(),
             }),
+            places: Arc::new(Semaphore::new(UNDER_WAY)),
             judge,
             fallback,
             slots: Cache::builder()
@@ -169,9 +172,9 @@ pub enum SubjectFault {
 /// One server's exchange.
 pub struct Exchanger {
     server: String,
-    /// Everything of the configuration that a token depends on.
-    fingerprint: [u8; 32],
     flow: Arc<Flow>,
+    /// Places for exchanges that are under way.
+    places: Arc<Semaphore>,
     judge: Option<Judge>,
     /// The machine token for callers that bring none, where the operator allows that.
     pub fallback: Option<Arc<Slot>>,
@@ -233,13 +236,14 @@ impl Exchanger {
         subject: &SubjectToken,
         principal: Principal,
     ) -> Result<Arc<Slot>, SubjectFault> {
-        let key = key(&self.fingerprint, principal.id(), subject);
+        let key = key(principal.id(), subject);
         let known = if let Some(known) = self.slots.get(&key) {
             known
         } else {
             let ends = self.judge(subject).await?;
             let source = OnBehalf {
                 flow: Arc::clone(&self.flow),
+                places: Arc::clone(&self.places),
                 subject: subject.clone(),
                 ends,
             };
@@ -338,6 +342,7 @@ impl Exchanger {
 /// The slots' source: one subject token's exchange.
 struct OnBehalf {
     flow: Arc<Flow>,
+    places: Arc<Semaphore>,
     subject: SubjectToken,
     ends: Option<u64>,
 }
@@ -345,7 +350,9 @@ struct OnBehalf {
 impl Source<HeaderValue> for OnBehalf {
     fn fetch(&self) -> BoxFuture<'_, Result<Fetched<HeaderValue>, TokenFault>> {
         Box::pin(async {
+            let place = self.places.try_acquire().map_err(|_| TokenFault::Crowded)?;
             let response = self.flow.token(&self.subject.0).await?;
+            drop(place);
             let now = self.flow.clock.unix_seconds();
             let at_most = self.ends.map(|end| Duration::from_secs(end.saturating_sub(now)));
             Fetched::token(&response, at_most)
@@ -362,8 +369,9 @@ enum Door {
     Learned(url::Url, Reach),
 }
 
-fn key(fingerprint: &[u8; 32], principal: &[u8], subject: &SubjectToken) -> [u8; 32] {
-    sha256(&[fingerprint, principal, subject.0.expose_secret().as_bytes()])
+/// The slots are one server's, so nothing of its configuration is in it.
+fn key(principal: &[u8], subject: &SubjectToken) -> [u8; 32] {
+    sha256(&[principal, subject.0.expose_secret().as_bytes()])
 }
 
 /// SHA-256 over each part with its length before it.
@@ -371,37 +379,6 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut whole = [0; 32];
     whole.copy_from_slice(digest::digest(&digest::SHA256, &join(parts)).as_ref());
     whole
-}
-
-/// SHA-256 over everything of the configuration that the token depends on, each part with its length before it.
-fn fingerprint(server_id: &str, settings: &Exchange) -> [u8; 32] {
-    let mut parts: Vec<Vec<u8>> = vec![server_id.into(), settings.subject_token_type.clone().into()];
-    let optional = |value: Option<&str>| value.map(|text| format!("={text}")).unwrap_or_default();
-    parts.push(match &settings.endpoint {
-        TokenEndpoint::Configured(url) => format!("url {url}").into(),
-        TokenEndpoint::OfIssuer(issuer) => format!("issuer {issuer}").into(),
-    });
-    parts.extend(settings.client.parts());
-    match &settings.profile {
-        ExchangeProfile::Rfc8693 { actor } => {
-            parts.push(b"rfc8693".into());
-            let (token, kind) = actor
-                .as_ref()
-                .map(|(token, kind)| (token.expose_secret(), kind.as_str()))
-                .unzip();
-            parts.extend([optional(token).into(), optional(kind).into()]);
-        }
-        ExchangeProfile::EntraObo => parts.push(b"entra_obo".into()),
-        ExchangeProfile::IdJag { endpoint, client } => {
-            parts.extend([b"id_jag".to_vec(), endpoint.as_str().into()]);
-            parts.extend(client.parts());
-        }
-    }
-    parts.push(optional(settings.audience.as_deref()).into());
-    parts.push(optional(settings.resource.as_deref()).into());
-    parts.extend(settings.scopes.iter().map(|scope| scope.clone().into()));
-    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-    sha256(&parts)
 }
 
 #[cfg(test)]

@@ -45,6 +45,9 @@ pub enum TokenFault {
     /// The metadata that would name the token endpoint cannot be had.
     #[error("the token endpoint is not known: {0}")]
     Undiscovered(String),
+    /// As many tokens are being exchanged as may be at once; nothing was asked.
+    #[error("as many tokens are being exchanged as may be at once")]
+    Crowded,
     /// The client assertion, or the request to AWS STS, could not be signed.
     #[error("the request for a token could not be signed")]
     Unsigned,

@@ -101,6 +101,8 @@ codes! {
         "Sign in again with the claims of the WWW-Authenticate header (base64), and send the new token.";
     SubjectKeysUnavailable "subject_keys_unavailable" 503 50330 "The keys that the token in Authorization is judged by cannot be had now."
         "Try again shortly; whoever runs the gateway finds the reason in its log.";
+    TooManyExchanges "too_many_exchanges" 503 50391 "As many callers' tokens are being exchanged for the MCP server as may be at once."
+        "Try again after the time in Retry-After.";
     TokenEndpointUnknown "token_endpoint_unknown" 502 50230 "The metadata that would name the token endpoint cannot be had."
         "Check issuer and subject_token_issuer of this server, or set token_exchange_endpoint.";
     RenewalFailed "renewal_failed" 503 50304 "The person's token could not be renewed, and the sign-in may still be good."

@@ -617,3 +617,41 @@ async fn a_server_without_an_exchange_is_not_touched_by_one() {
     assert_eq!(plain.requests()[0].header("authorization"), Some(SUBJECT));
     assert!(idp.requests().is_empty());
 }
+
+#[tokio::test]
+async fn exchanges_under_way_are_bounded_and_who_comes_too_much_is_told_when_to_come_back() {
+    let Trio { gateway, idp, server } = trio("").await;
+    let gate = Arc::new(Semaphore::new(0));
+    for _ in 0..100 {
+        idp.push(issued(Some(json!(3600))).behind(&gate));
+    }
+    let gateway = Arc::new(gateway);
+    let waiting: Vec<_> = (0..100)
+        .map(|number| {
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { call(&gateway, &format!("{SUBJECT}-{number}")).await })
+        })
+        .collect();
+    idp.wait_for(100).await;
+    let refused = call(&gateway, &format!("{SUBJECT}-late")).await;
+    assert_eq!(
+        (refused.status, refused.code(), refused.header("retry-after")),
+        (503, "too_many_exchanges", "1"),
+        "{}",
+        refused.body
+    );
+    assert_eq!(idp.requests().len(), 100, "nothing was asked for it");
+    // One that is under way already has its place.
+    let again = tokio::spawn({
+        let gateway = Arc::clone(&gateway);
+        async move { call(&gateway, &format!("{SUBJECT}-0")).await }
+    });
+    gate.add_permits(100);
+    for waiting in waiting.into_iter().chain([again]) {
+        assert_eq!(waiting.await.expect("joined").status, 200);
+    }
+    gateway.advance(2);
+    assert_eq!(call(&gateway, &format!("{SUBJECT}-late")).await.status, 200);
+    assert_eq!(idp.requests().len(), 101);
+    server.assert_never_seen(SUBJECT);
+}

@@ -433,6 +433,7 @@ pub(super) fn no_token(error: TokenError) -> Refusal {
         TokenFault::Timeout => ErrorCode::TokenEndpointTimeout,
         TokenFault::Subject { .. } => ErrorCode::SubjectTokenRefused,
         TokenFault::Undiscovered(_) => ErrorCode::TokenEndpointUnknown,
+        TokenFault::Crowded => ErrorCode::TooManyExchanges,
         TokenFault::Unsigned => ErrorCode::Internal,
         TokenFault::Role(_) => ErrorCode::RoleRefused,
         TokenFault::NoAccessKey(_) => ErrorCode::StsAnswerInvalid,
