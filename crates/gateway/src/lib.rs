@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod diagnosis;
+pub mod digest;
 pub mod http;
 pub mod ids;
 pub mod issuer;

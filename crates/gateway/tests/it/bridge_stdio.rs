@@ -225,6 +225,54 @@ async fn a_crash_is_an_error_then_an_unknown_session_then_a_pause() {
 }
 
 #[tokio::test]
+async fn the_pause_is_for_the_environment_that_the_program_ended_in() {
+    let gateway = gateway("env: {CANARY_TOKEN: '${X-One-Token}'}").await;
+    let with = |token: &'static str| [("x-one-token", token)];
+    let client = Client::open(&gateway, "/one/mcp", &with("token-of-one")).await;
+    let refused = got(client.post(&call(2, "crash", ""))).await;
+    assert_eq!(refused.code(), "upstream_ended");
+    gateway
+        .until_metric("vestibule_stdio_processes", |count| count == 0)
+        .await;
+    let again = gateway.post("/one/mcp", &initialize());
+    let again = got(again.header("x-one-token", "token-of-one")).await;
+    assert_eq!((again.status, again.code()), (503, "server_restarting"));
+    let other = Client::open(&gateway, "/one/mcp", &with("token-of-two")).await;
+    assert_eq!(text(&other.ask(&call(2, "echo", "hi")).await), "hi");
+    // That the other's went well does not end the pause.
+    assert_eq!(other.delete().await, 204);
+    gateway
+        .until_metric("vestibule_stdio_processes", |count| count == 0)
+        .await;
+    let again = gateway.post("/one/mcp", &initialize());
+    let again = got(again.header("x-one-token", "token-of-one")).await;
+    assert_eq!((again.status, again.code()), (503, "server_restarting"));
+}
+
+#[tokio::test]
+async fn what_stands_in_arguments_is_not_logged() {
+    let (alone, option) = (
+        format!("canary-{}", random_hex()),
+        format!("canary-{}", random_hex()),
+    );
+    let program = program();
+    let fields = format!(
+        "transport: stdio\ncommand: {program}\nargs: [--exact, 'stdio_peer::serves_until_its_input_ends', \
+         --ignored, --nocapture, --test-threads=1, {alone}, --skip={option}]"
+    );
+    let gateway = start(&crate::harness::entry("one", &fields), "").start().await;
+    let client = Client::open(&gateway, "/one/mcp", &[]).await;
+    assert_eq!(text(&client.ask(&call(2, "say-arguments", "")).await), "said");
+    // The line stands in the log before the next one, and the end of the program is behind both.
+    assert_eq!(client.delete().await, 204);
+    gateway
+        .until_metric("vestibule_stdio_processes", |count| count == 0)
+        .await;
+    assert!(logged().contains(r#"\"--skip=****\""#), "it said its arguments");
+    assert_nothing_secret_logged(&[&alone, &option]);
+}
+
+#[tokio::test]
 async fn a_session_with_several_servers_heals_when_a_program_has_ended() {
     let gateway = start(&[entry("one", ""), entry("two", "")].concat(), "")
         .start()

@@ -62,6 +62,10 @@ fn serves_until_its_input_ends() {
             "environment" => vec![result(&message["id"], &environment())],
             "pid" => vec![result(&message["id"], &std::process::id().to_string())],
             "crash" => std::process::abort(),
+            "say-arguments" => {
+                eprintln!("arguments {:?}", std::env::args().collect::<Vec<_>>());
+                vec![result(&message["id"], "said")]
+            }
             "flood" => {
                 flood();
                 vec![result(&message["id"], "flooded")]

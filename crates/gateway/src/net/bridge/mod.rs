@@ -23,6 +23,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use message::{Id, Kind};
+use moka::sync::Cache;
 use process::{LastWords, Process, ProcessPlace};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
@@ -53,6 +54,8 @@ const QUICK: Duration = Duration::from_secs(10);
 /// How long nothing is started after the first such failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// So many environments of one server are remembered by their failures.
+const MAX_FAILURES: u64 = 10_000;
 /// How long all programs together may take to end: the graces of one, and a little.
 const FAREWELL: Duration = Duration::from_secs(8);
 /// The newest revision that begins with `initialize`, and the first that does not.
@@ -138,7 +141,9 @@ pub struct Bridge {
     patience: Duration,
     places: Arc<Semaphore>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
-    failures: Mutex<Failures>,
+    /// By what callers bring into the environment: a program that one caller's value makes end is everybody else's all
+    /// the same.
+    failures: Cache<[u8; 32], Failures>,
     last_words: Arc<LastWords>,
 }
 
@@ -148,7 +153,7 @@ enum Driver {
 }
 
 /// Programs that failed to start, one after the other.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Failures {
     count: u32,
     not_before: Moment,
@@ -247,7 +252,10 @@ impl Bridges {
             places: Arc::new(Semaphore::new(shared.places_of_a_server)),
             shared: Arc::clone(shared),
             sessions: Mutex::default(),
-            failures: Mutex::default(),
+            failures: Cache::builder()
+                .max_capacity(MAX_FAILURES)
+                .time_to_idle(2 * LONGEST_PAUSE)
+                .build(),
             last_words: Arc::default(),
         });
         self.all.push(Arc::clone(&bridge));
@@ -420,8 +428,7 @@ impl Bridge {
         Ok(answer(first, exchange))
     }
 
-    /// The last lines that the server's programs wrote on standard error, without the values of their environment; for
-    /// tools.
+    /// The last lines that the server's programs wrote on standard error, without what is secret; for tools.
     pub(crate) fn last_words(&self) -> Vec<String> {
         self.last_words.all()
     }
@@ -455,7 +462,8 @@ impl Bridge {
                 )
             }
             Driver::Stdio(program) => {
-                let place = self.process_place()?;
+                let brought = process::brought(program, headers);
+                let place = self.process_place(&brought)?;
                 let (program, sent) = (Arc::clone(program), headers.clone());
                 let cache = self.shared.npm_cache(&program)?;
                 let starting = self
@@ -466,7 +474,7 @@ impl Bridge {
                 let (lines, outgoing) = mpsc::channel(OUTGOING);
                 (
                     self.session(Pipe::Stdio(lines), headers, places),
-                    Serving::Stdio(process, outgoing),
+                    Serving::Stdio(Box::new(process), outgoing, brought),
                 )
             }
         };
@@ -506,8 +514,9 @@ impl Bridge {
         })
     }
 
-    fn process_place(&self) -> Result<ProcessPlace, BridgeFault> {
-        let pause = self.shared.clock.now().until(self.failures().not_before);
+    fn process_place(&self, brought: &[u8; 32]) -> Result<ProcessPlace, BridgeFault> {
+        let failures = self.failures.get(brought).unwrap_or_default();
+        let pause = self.shared.clock.now().until(failures.not_before);
         if !pause.is_zero() {
             return Err(BridgeFault::Again(pause));
         }
@@ -517,17 +526,17 @@ impl Bridge {
     }
 
     /// Takes note of a program's end.
-    fn program_ended(&self, by_itself: bool, started: Moment) {
+    fn program_ended(&self, brought: [u8; 32], by_itself: bool, started: Moment) {
         let now = self.shared.clock.now();
-        let mut failures = self.failures();
         if !by_itself || started.until(now) >= QUICK {
-            *failures = Failures::default();
-            return;
+            return self.failures.invalidate(&brought);
         }
+        let mut failures = self.failures.get(&brought).unwrap_or_default();
         let doubled = 2_u32.saturating_pow(failures.count);
         let pause = FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE);
         failures.count = failures.count.saturating_add(1);
         failures.not_before = now.plus(pause);
+        self.failures.insert(brought, failures);
         tracing::warn!(server = %self.server, pause = ?pause, "a server's program ended soon after its start");
     }
 
@@ -559,10 +568,6 @@ impl Bridge {
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Shared {
@@ -588,20 +593,20 @@ fn private_directory(path: &Path) -> io::Result<()> {
 /// What keeps a session going.
 enum Serving {
     Sse(sse::Incoming),
-    Stdio(Process, mpsc::Receiver<Bytes>),
+    Stdio(Box<Process>, mpsc::Receiver<Bytes>, [u8; 32]),
 }
 
 impl Serving {
     async fn run(self, bridge: Weak<Bridge>, session: Arc<Session>, last_words: Arc<LastWords>) {
         match self {
             Self::Sse(incoming) => incoming.read(&session).await,
-            Self::Stdio(process, outgoing) => {
+            Self::Stdio(process, outgoing, brought) => {
                 let clock = session.clock().clone();
                 let started = clock.now();
                 let serving = process.serve(Arc::clone(&session), outgoing, last_words, clock);
                 let (by_itself, place) = serving.await;
                 if let Some(bridge) = bridge.upgrade() {
-                    bridge.program_ended(by_itself, started);
+                    bridge.program_ended(brought, by_itself, started);
                 }
                 drop(place);
             }

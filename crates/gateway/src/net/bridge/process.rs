@@ -5,19 +5,23 @@ use super::session::Session;
 use super::{BridgeFault, MESSAGE_LIMIT, message};
 use crate::clock::Clock;
 use crate::config::Program;
+use crate::digest::sha256_of_parts;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use prometheus_client::metrics::gauge::Gauge;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use secrecy::{ExposeSecret, SecretString};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal as signals};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -82,14 +86,21 @@ impl Drop for ProcessPlace {
     }
 }
 
+/// A program with everything in its group. Dropped before it is over, all of it is killed.
+struct Group {
+    leader: Child,
+    id: Pid,
+    /// What may be the leader's end.
+    children: SignalStream,
+}
+
 /// A program that was started. Dropped, it is killed.
 pub(super) struct Process {
-    child: Child,
-    group: Pid,
+    group: Group,
     stdin: ChildStdin,
     stdout: ChildStdout,
     stderr: ChildStderr,
-    /// Values of its environment that no log may show.
+    /// What it was given that no log may show.
     secrets: Vec<SecretString>,
     place: ProcessPlace,
 }
@@ -124,21 +135,18 @@ impl Process {
             .process_group(0)
             .kill_on_drop(true);
         let failed = |error: io::Error| BridgeFault::NotStarted(error.kind().to_string());
-        let mut child = command.spawn().map_err(failed)?;
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(group), (Some(stdin), Some(stdout), Some(stderr))) = (group, pipes) else {
+        let mut group = Group::spawn(&mut command).map_err(failed)?;
+        let leader = &mut group.leader;
+        let pipes = (leader.stdin.take(), leader.stdout.take(), leader.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(BridgeFault::NotStarted("it has no pipes".into()));
         };
-        let secrets = configured.into_iter().map(|(_, value)| value);
-        let secrets = secrets.filter(|value| value.expose_secret().len() >= MASKED_FROM);
         Ok(Self {
-            child,
             group,
             stdin,
             stdout,
             stderr,
-            secrets: secrets.collect(),
+            secrets: secrets(program, configured),
             place,
         })
     }
@@ -153,8 +161,7 @@ impl Process {
         clock: Clock,
     ) -> (bool, ProcessPlace) {
         let Self {
-            mut child,
-            group,
+            mut group,
             stdin,
             stdout,
             stderr,
@@ -166,19 +173,20 @@ impl Process {
         let mut reading = tokio::spawn(read(stdout, Arc::clone(&session), server.clone()));
         let complaint = complain(stderr, server.clone(), secrets, last_words, clock);
         let mut complaining = tokio::spawn(complaint);
-        tokio::select! {
-            status = child.wait() => {
-                if let Ok(status) = status {
-                    tracing::info!(server = %server, %status, "a server's program ended");
-                }
+        let by_itself = tokio::select! {
+            () = group.ended() => {
                 let _ = timeout(LAST_WORDS, &mut reading).await;
+                true
             }
-            _ = &mut reading => {}
-            () = session.ended() => {}
-        }
+            _ = &mut reading => false,
+            () = session.ended() => false,
+        };
         let went_first = !session.has_ended();
         session.end();
-        stop(&mut child, group, &server).await;
+        let status = group.stop(&server).await;
+        if let (true, Ok(status)) = (by_itself, status) {
+            tracing::info!(server = %server, %status, "a server's program ended");
+        }
         let _ = timeout(LAST_WORDS, writing).await;
         reading.abort();
         // Why a program ended is often the last that it says.
@@ -188,23 +196,78 @@ impl Process {
     }
 }
 
-/// Its input is closed by now; then SIGTERM, then SIGKILL, each for the whole group.
-async fn stop(child: &mut Child, group: Pid, server: &str) {
-    if timeout(GRACE, child.wait()).await.is_err() {
-        signal(group, Signal::TERM);
-        if timeout(GRACE, child.wait()).await.is_err() {
-            tracing::warn!(server, "a server's program did not heed SIGTERM and was killed");
-            signal(group, Signal::KILL);
-            let _ = child.wait().await;
+impl Group {
+    fn spawn(command: &mut Command) -> io::Result<Self> {
+        let children = signals(SignalKind::child())?;
+        let leader = command.spawn()?;
+        let id = leader.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let id = id.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { leader, id, children })
+    }
+
+    /// Resolves when the leader has ended. It is not collected: for as long as it is not, its number is nobody else's.
+    async fn ended(&mut self) {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        // An error is that there is no such child.
+        while let Ok(None) | Err(Errno::INTR) = waitid(WaitId::Pid(self.id), look) {
+            if self.children.recv().await.is_none() {
+                return;
+            }
         }
     }
-    // What it left behind. The number is the group's for as long as the group has a member.
-    signal(group, Signal::KILL);
+
+    /// Its input is closed by now; then SIGTERM, then SIGKILL, each for the whole group. What the leader left behind is
+    /// killed before the leader is collected.
+    async fn stop(mut self, server: &str) -> io::Result<ExitStatus> {
+        if timeout(GRACE, self.ended()).await.is_err() {
+            self.signal(Signal::TERM);
+            if timeout(GRACE, self.ended()).await.is_err() {
+                tracing::warn!(server, "a server's program did not heed SIGTERM and was killed");
+            }
+        }
+        self.signal(Signal::KILL);
+        self.leader.wait().await
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A group without members is what is wanted.
+        let _ = kill_process_group(self.id, signal);
+    }
 }
 
-fn signal(group: Pid, signal: Signal) {
-    // A group without members is what is wanted.
-    let _ = kill_process_group(group, signal);
+impl Drop for Group {
+    fn drop(&mut self) {
+        // One that was collected has no number any more.
+        if self.leader.id().is_some() {
+            self.signal(Signal::KILL);
+        }
+    }
+}
+
+/// A digest of what the headers bring into the program's environment.
+pub(super) fn brought(program: &Program, headers: &HeaderMap) -> [u8; 32] {
+    let values = program.headers().flat_map(|name| headers.get_all(name));
+    let values: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
+    sha256_of_parts(&values)
+}
+
+/// What no log may show: the values of the environment, and of the arguments all but the names of options. The longest
+/// come first, since one may stand in another.
+fn secrets(program: &Program, configured: Vec<(String, SecretString)>) -> Vec<SecretString> {
+    let values = configured.into_iter().map(|(_, value)| value);
+    let arguments = program.args.iter().filter_map(|arg| {
+        let arg = arg.expose_secret();
+        let value = if arg.starts_with('-') {
+            arg.split_once('=')?.1
+        } else {
+            arg
+        };
+        Some(value.into())
+    });
+    let mut secrets: Vec<SecretString> = values.chain(arguments).collect();
+    secrets.retain(|value| value.expose_secret().len() >= MASKED_FROM);
+    secrets.sort_by_key(|value| Reverse(value.expose_secret().len()));
+    secrets
 }
 
 /// The configured environment, filled in from the headers.
@@ -257,7 +320,7 @@ async fn read(stdout: ChildStdout, session: Arc<Session>, server: String) {
     }
 }
 
-/// Logs what the program says on standard error, within bounds and without the values of its environment.
+/// Logs what the program says on standard error, within bounds and without what is secret.
 async fn complain(
     stderr: ChildStderr,
     server: String,
@@ -333,6 +396,57 @@ async fn line<R: AsyncRead + Unpin>(reader: &mut BufReader<R>, limit: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_is_given_up_takes_along_what_it_started() {
+        let shell = "/bin/sh";
+        let program = Program {
+            command: shell.into(),
+            args: ["-c", "sleep 1000 & echo $!; wait"].map(Into::into).into(),
+            env: Vec::new(),
+            inherited: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            npm_cache: None,
+            temporary: "/tmp".into(),
+            rules: crate::config::ProgramRules {
+                listed: vec![shell.into()],
+            },
+        };
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned();
+        let place = ProcessPlace::new(permit.expect("a place"), &Gauge::default());
+        let process = Process::start(&program, &HeaderMap::new(), Path::new("/tmp"), place);
+        let mut process = process.expect("started");
+        let mut stdout = BufReader::new(&mut process.stdout);
+        let Ok(Some(Line::Whole(child))) = line(&mut stdout, 100).await else {
+            panic!("the shell says whom it started");
+        };
+        let child = Path::new("/proc").join(String::from_utf8(child).expect("a number"));
+        assert!(child.exists());
+        drop(process);
+        let gone = async {
+            while child.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.expect("gone");
+    }
+
+    #[test]
+    fn options_have_names_that_are_no_secret() {
+        let program = Program {
+            command: "x".into(),
+            args: ["--verbose", "--token=canary-1", "-y", "canary-12", "short"]
+                .map(Into::into)
+                .into(),
+            env: Vec::new(),
+            inherited: Vec::new(),
+            npm_cache: None,
+            temporary: "/tmp".into(),
+            rules: crate::config::ProgramRules::default(),
+        };
+        let secrets = secrets(&program, vec![("A".into(), "canary".into())]);
+        let secrets: Vec<&str> = secrets.iter().map(ExposeSecret::expose_secret).collect();
+        assert_eq!(secrets, ["canary-12", "canary-1", "canary"]);
+    }
 
     #[tokio::test]
     async fn lines_are_bounded_and_none_is_lost() {
