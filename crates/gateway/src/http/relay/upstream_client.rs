@@ -1,6 +1,11 @@
 //! The gateway as an MCP client of its own: opens a session (or none, from revision 2026-07-28 on) or goes on with
 //! one, asks for what it needs itself, and posts what it relays for somebody.
 
+mod answer;
+
+pub(crate) use answer::Welcome;
+pub(super) use answer::{Reply, RpcError, answer_to, is, tells_the_era};
+
 use super::forward::{Bearer, Call};
 use crate::admission::Admission;
 use crate::app::Worker;
@@ -8,6 +13,7 @@ use crate::diagnosis::Resolutions;
 use crate::net::stream::UpstreamBody;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, shown};
+use answer::{misses_the_session, unrelated_error, welcome};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::response::Parts;
@@ -21,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use vestibule_mcp::Envelope;
 use vestibule_mcp::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 use vestibule_mcp::sse::EventReader;
 
@@ -138,26 +143,6 @@ impl Opened {
     }
 }
 
-/// What the server said of itself.
-#[derive(Debug, Default)]
-pub(crate) struct Welcome {
-    /// `serverInfo`.
-    pub(crate) info: Value,
-    pub(super) capabilities: Value,
-    pub(super) instructions: Option<String>,
-}
-
-impl Welcome {
-    /// A server that does not say is taken to have everything.
-    fn of_the_silent() -> Self {
-        Self {
-            info: Value::Null,
-            capabilities: json!({"tools": {}, "prompts": {}, "resources": {}, "completions": {}}),
-            instructions: None,
-        }
-    }
-}
-
 /// Why there is no answer.
 pub(super) enum Fault {
     /// The server does not know the session, so it did nothing.
@@ -210,19 +195,6 @@ struct Params<'p> {
     /// Raw, because a [`Value`] keeps no more than 64 bits of a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<&'p RawValue>,
-}
-
-/// A JSON-RPC error of the server's.
-#[derive(Debug, Clone)]
-pub(super) struct RpcError {
-    pub(super) code: i64,
-    pub(super) message: String,
-}
-
-/// An answer.
-pub(super) enum Reply {
-    Result(Box<RawValue>),
-    Error(RpcError),
 }
 
 impl UpstreamClient {
@@ -713,87 +685,9 @@ impl Drop for UpstreamClient {
     }
 }
 
-/// Whether a content type is `kind`, whatever its parameters.
-pub(super) fn is(value: &HeaderValue, kind: &[u8]) -> bool {
-    let name = value.as_bytes().split(|byte| *byte == b';').next();
-    name.is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(kind))
-}
-
-/// Whether a status other than success says something of the revisions of a server. Who wants a credential, fewer
-/// requests or more time has not looked at the message.
-pub(super) fn tells_the_era(status: StatusCode) -> bool {
-    let of_the_caller = [
-        StatusCode::UNAUTHORIZED,
-        StatusCode::FORBIDDEN,
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
-        StatusCode::REQUEST_TIMEOUT,
-        StatusCode::TOO_MANY_REQUESTS,
-    ];
-    status.is_client_error() && !of_the_caller.contains(&status)
-}
-
-/// Some servers say 400 where MCP says 404. What answers a request by its id was carried out, whatever it says, and must
-/// not be sent again.
-fn misses_the_session(body: &[u8]) -> bool {
-    const SAID: &[&str] = &[
-        "session id",
-        "session-id",
-        "session not found",
-        "unknown session",
-        "invalid session",
-        "session expired",
-        "not initialized",
-    ];
-    // The Python SDK's id for what answers no request.
-    const NOBODYS: [&str; 2] = ["null", "\"server-error\""];
-    let answers = Envelope::parse(body).and_then(|envelope| envelope.id);
-    if answers.is_some_and(|id| !NOBODYS.contains(&id.get())) {
-        return false;
-    }
-    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
-    SAID.iter().any(|said| text.contains(said))
-}
-
-fn welcome(result: &Value) -> Welcome {
-    let instructions = result["instructions"].as_str().map(str::trim);
-    Welcome {
-        info: result["serverInfo"].clone(),
-        capabilities: result["capabilities"].clone(),
-        instructions: instructions.filter(|text| !text.is_empty()).map(str::to_owned),
-    }
-}
-
 /// `clientInfo` and `serverInfo` of the gateway.
 pub(super) fn client_info() -> Value {
     json!({"name": "vestibule", "version": env!("CARGO_PKG_VERSION")})
-}
-
-/// The result or error in `message`, if it answers request `id`.
-pub(super) fn answer_to(id: &str, message: &[u8]) -> Option<Reply> {
-    let envelope = Envelope::parse(message)?;
-    if envelope.method.is_some() || envelope.id?.get() != id {
-        return None;
-    }
-    match (envelope.result, envelope.error) {
-        (Some(result), None) => Some(Reply::Result(result.to_owned())),
-        (None, Some(error)) => Some(Reply::Error(rpc_error(error))),
-        _ => None,
-    }
-}
-
-/// An error with another id or none: of a server that could not read the request.
-fn unrelated_error(message: &[u8]) -> Option<Reply> {
-    Envelope::parse(message)?
-        .error
-        .map(|error| Reply::Error(rpc_error(error)))
-}
-
-fn rpc_error(raw: &RawValue) -> RpcError {
-    let error: Value = serde_json::from_str(raw.get()).unwrap_or_default();
-    RpcError {
-        code: error["code"].as_i64().unwrap_or_default(),
-        message: error["message"].as_str().unwrap_or_default().to_owned(),
-    }
 }
 
 /// A value as MCP puts it into a header: as it is, or in Base64 where a header could not carry it
