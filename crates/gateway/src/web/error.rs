@@ -215,6 +215,8 @@ codes! {
         "Name servers or groups in the header x-mcp-servers or in the path; the gateway's configuration has mcp_require_explicit_server_scope.";
     AmbiguousName "ambiguous_name" 400 40033 "Several MCP servers have what is asked for, or it is not known whether they do."
         "Use the name as the list gives it, with the server's prefix, or call the server itself at /{server}/mcp.";
+    RequestCancelled "request_cancelled" 400 40091 "The client cancelled the request."
+        "There is nothing to do. The MCP server may have done what was asked before it heard of it.";
     TooManySubscriptions "too_many_subscriptions" 400 40090 "The request subscribes to more resources than one stream may have."
         "Subscribe to at most 64 resources in one subscriptions/listen.";
     AmbiguousAuthorization "ambiguous_authorization" 401 40130 "The Authorization header could be meant for several MCP servers, so none of them got it."

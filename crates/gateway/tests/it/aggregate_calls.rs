@@ -3,9 +3,11 @@
 use crate::aggregate_sessions::{begun, call, count, within};
 use crate::aggregate_targets::request;
 use crate::by_hand::Watched;
-use crate::harness::{KEY, Start, TestGateway, got, keyed};
+use crate::harness::{Got, KEY, Start, TestGateway, got, keyed};
 use serde_json::{Value, json};
-use vestibule_testkit::Answer;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use vestibule_testkit::{Answer, Request};
 
 async fn pair() -> (Watched, Watched, TestGateway) {
     let (a, b) = (Watched::start().await, Watched::start().await);
@@ -364,4 +366,94 @@ async fn a_server_that_lists_has_rested_enough() {
     gateway.advance(6);
     within(&gateway, "/mcp", &session, &read).await;
     assert_eq!(count(&b, "resources/list"), 6);
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_not_looked_for_again_at_once() {
+    let (a, b, gateway) = pair().await;
+    let session = begun(&gateway, "/mcp", &json!({})).await;
+    let listed = || (count(&a, "tools/list"), count(&b, "tools/list"));
+    for _ in 0..3 {
+        let refused = within(&gateway, "/mcp", &session, &call("nobodys", "x")).await;
+        assert_eq!(refused.body["error"]["code"], -32602, "{}", refused.body);
+        assert_eq!(listed(), (2, 2), "looked up, and asked anew once");
+    }
+    within(&gateway, "/mcp", &session, &call("another", "x")).await;
+    assert_eq!(listed(), (3, 3));
+    // Somebody has it now, which a new look finds.
+    b.set_tools(&["echo", "nobodys"]);
+    gateway.advance(11);
+    let found = within(&gateway, "/mcp", &session, &call("nobodys", "x")).await;
+    assert_eq!(found.body["result"]["content"][0]["text"], "x", "{}", found.body);
+    assert_eq!(listed(), (4, 4));
+    // A server that did not answer may have it.
+    a.push_for("tools/list", Answer::Html);
+    for expected in [5, 6] {
+        within(&gateway, "/mcp", &session, &call("whoever", "x")).await;
+        assert_eq!(count(&a, "tools/list"), expected);
+    }
+    // The same for a resource.
+    let subscribe = request("resources/subscribe", &json!({"uri": "no:body"}));
+    for _ in 0..3 {
+        within(&gateway, "/mcp", &session, &subscribe).await;
+        assert_eq!(count(&a, "resources/list"), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_lists_is_read_from_the_first_that_has_it_and_not_from_the_fastest() {
+    let (a, b) = (Watched::start().await, Watched::start().await);
+    let text = keyed(&(a.entry("a", "") + &b.entry("b", ""))) + "vestibule: {limits: {listing_timeout: 1}}\n";
+    let gateway = Start::new(text).start().await;
+    for (server, name) in [(&a, "a"), (&b, "b")] {
+        server.answer_with("resources/list", r#"{"resources":[{"uri":"x:y","name":"x"}]}"#);
+        let result = json!({"contents": [{"uri": "no:body", "text": name}]});
+        server.answer_with("resources/read", &result.to_string());
+    }
+    let session = begun(&gateway, "/mcp", &json!({})).await;
+    let read = request("resources/read", &json!({"uri": "no:body"}));
+    let gate = Arc::new(Semaphore::new(0));
+    let refused = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32002, "message": "no"}});
+    // The first is slow, and is waited for although the other has answered.
+    a.push_for("resources/read", Answer::Gate(Arc::clone(&gate)));
+    let (slow, ()) = tokio::join!(within(&gateway, "/mcp", &session, &read), async {
+        let is_read = |request: &Request| request.json()["method"] == "resources/read";
+        let mut known = b.requests();
+        while !known.iter().any(is_read) {
+            known = b.wait_for(known.len() + 1).await;
+        }
+        gate.add_permits(1);
+    });
+    let text = |got: &Got| got.body["result"]["contents"][0]["text"].clone();
+    assert_eq!(text(&slow), "a", "{}", slow.body);
+    // It does not have it; it says nothing at all.
+    for answer in [Answer::json(400, &refused), Answer::Hang] {
+        a.push_for("resources/read", answer);
+        let other = within(&gateway, "/mcp", &session, &read).await;
+        assert_eq!(text(&other), "b", "{}", other.body);
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_the_same_in_another_spelling_and_comes_back_in_the_clients() {
+    let (a, _b, gateway) = pair().await;
+    let session = begun(&gateway, "/mcp", &json!({})).await;
+    let asked = r#"{"jsonrpc":"2.0","id":"\u00e9","method":"tools/call","params":{"name":"a-echo"}}"#;
+    let answer = r#"{"jsonrpc":"2.0","id":"é","result":{}}"#;
+    for (kind, text) in [
+        ("application/json", answer.to_owned()),
+        ("text/event-stream", format!("data: {answer}\n\n")),
+    ] {
+        a.push_for("tools/call", Answer::raw(200, &[("Content-Type", kind)], text));
+        let post = gateway
+            .post("/mcp", &json!(null))
+            .header("mcp-session-id", &session);
+        let response = post.body(asked).send().await.expect("answered");
+        assert_eq!(response.status(), 200);
+        let text = response.text().await.expect("text");
+        assert!(
+            text.contains(r#"{"jsonrpc":"2.0","id":"\u00e9","result":{}}"#),
+            "{text}"
+        );
+    }
 }

@@ -460,6 +460,108 @@ async fn a_cancellation_reaches_the_server_that_works_and_changed_roots_reach_al
 }
 
 #[tokio::test]
+async fn a_request_that_is_over_takes_no_others_place_by_its_id() {
+    let (a, b, gateway, session) = pair().await;
+    let mut streams = Vec::new();
+    for (server, name) in [(&a, "a-echo"), (&b, "b-echo")] {
+        let (answer, handle) = Answer::sse();
+        server.push_for("tools/call", answer);
+        // Both have the id 7.
+        let (mut events, ()) =
+            tokio::join!(Events::of(posted(&gateway, &session, &call(name, "x"))), async {
+                let here = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
+                handle.event(&here).await.expect("sent");
+            });
+        events.next().await;
+        streams.push((events, handle));
+    }
+    let (mut first, handle) = streams.remove(0);
+    handle
+        .event(&json!({"jsonrpc": "2.0", "id": 7, "result": {}}))
+        .await
+        .expect("sent");
+    assert_eq!(first.next().await["result"], json!({}));
+    handle.finish().await.expect("finished");
+    assert_eq!(first.response.chunk().await.expect("an end"), None);
+    let seen = b.requests().len();
+    let cancelled =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}});
+    assert_eq!(within(&gateway, "/mcp", &session, &cancelled).await.status, 202);
+    b.wait_for(seen + 1).await;
+    let roots = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
+    let seen = a.requests().len();
+    assert_eq!(within(&gateway, "/mcp", &session, &roots).await.status, 202);
+    a.wait_for(seen + 1).await;
+    assert_eq!(
+        (
+            count(&a, "notifications/cancelled"),
+            count(&b, "notifications/cancelled")
+        ),
+        (0, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_client_with_a_session_cancels_at_a_server_without() {
+    let (a, b) = (Watched::start().await, Watched::start().await);
+    let unknown = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "Unknown method"}});
+    // For each of the two sessions.
+    for _ in 0..2 {
+        b.push_for("initialize", Answer::json(404, &unknown));
+    }
+    b.answer_with(
+        "server/discover",
+        r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#,
+    );
+    let gateway = TestGateway::with_servers(&(a.entry("a", "") + &b.entry("b", ""))).await;
+    let session = begun(&gateway, "/mcp", &json!({})).await;
+    let cancelled = |id: Value| json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+    // In the middle of its stream.
+    let (answer, handle) = Answer::sse();
+    b.push_for("tools/call", answer);
+    let here = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
+    let request = posted(&gateway, &session, &call("b-echo", "x"));
+    let (mut events, sent) = tokio::join!(Events::of(request), handle.event(&here));
+    sent.expect("sent");
+    events.next().await;
+    // Another session's word, and another id, are nobody's.
+    let other = begun(&gateway, "/mcp", &json!({})).await;
+    assert_eq!(
+        within(&gateway, "/mcp", &other, &cancelled(json!(7)))
+            .await
+            .status,
+        202
+    );
+    assert_eq!(
+        within(&gateway, "/mcp", &session, &cancelled(json!("7")))
+            .await
+            .status,
+        202
+    );
+    handle.event(&here).await.expect("still there");
+    events.next().await;
+    assert_eq!(
+        within(&gateway, "/mcp", &session, &cancelled(json!(7)))
+            .await
+            .status,
+        202
+    );
+    handle.closed().await;
+    assert_eq!(events.next().await["error"]["data"]["code"], "request_cancelled");
+    // Before it has said anything.
+    b.push_for("tools/call", Answer::Hang);
+    let seen = b.requests().len();
+    let (answered, ()) = tokio::join!(got(posted(&gateway, &session, &call("b-echo", "x"))), async {
+        b.wait_for(seen + 1).await;
+        let cancelled = within(&gateway, "/mcp", &session, &cancelled(json!(7.0))).await;
+        assert_eq!(cancelled.status, 202);
+    });
+    assert_eq!((answered.status, answered.code()), (400, "request_cancelled"));
+    b.wait_for_abandoned(1).await;
+    assert_eq!(count(&b, "notifications/cancelled"), 0);
+}
+
+#[tokio::test]
 async fn the_clients_stream_has_what_all_servers_say_and_who_opens_later_joins() {
     let (a, b, c) = (
         Watched::start().await,

@@ -1,10 +1,12 @@
 //! Requests that are for one server: found by the name, the resource or the template that they are about, and
 //! relayed with nothing changed but that name.
 
-use super::lists::{Kind, catalog};
+use super::lists::{Kind, catalog, key};
 use super::session::{InFlight, locked};
-use super::streams::Asked;
+use super::streams::{Asked, told};
 use super::{Context, Stop, era, fault, handshake, streams, success};
+use crate::digest::sha256_of_parts;
+use crate::http::relay::capabilities::may_result;
 use crate::http::relay::upstream_client::{Fault, Opened, Posted, tells_the_era};
 use crate::policy;
 use crate::registry::Server;
@@ -12,7 +14,7 @@ use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::FuturesOrdered;
 use http::Response;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -74,27 +76,32 @@ async fn read(ctx: &Context, rpc: &RpcId, params: &Members<'_>) -> Result<Respon
     if let Some(server) = owner_of(ctx, &uri, false).await? {
         return relayed(ctx, &server, rpc, "resources/read", params, Some(&uri), &[]).await;
     }
-    // Nobody lists it. Reading changes nothing, so those that have resources at all are asked.
-    let mut answers: FuturesUnordered<_> = ctx
-        .scope
-        .servers
-        .iter()
-        .map(|server| async {
-            let known = quick_catalog(ctx, server, Kind::Resources, false).await?;
-            let templates = quick_catalog(ctx, server, Kind::Templates, false).await?;
-            if known.is_empty() && templates.is_empty() {
-                return Err(Refusal::new(ErrorCode::UpstreamError));
-            }
-            let client = ctx.client(server).await?;
-            client.request("resources/read", json!({"uri": *uri}), None).await
-        })
+    // Nobody lists it. Reading changes nothing, so those that have resources at all are asked; the first of them counts,
+    // whoever is the fastest.
+    let patience = ctx.caller.worker.app.limits.listing_timeout;
+    let servers = ctx.scope.servers.iter();
+    let mut answers: FuturesOrdered<_> = servers
+        .map(|server| timeout(patience, read_at(ctx, server, &uri)))
         .collect();
     while let Some(answer) = answers.next().await {
-        if let Ok(result) = answer {
+        if let Ok(Some(result)) = answer {
             return Ok(success(rpc, result.get()));
         }
     }
     Err(no_resource(ctx, &uri))
+}
+
+/// What a server that has resources answers for one that it does not list.
+async fn read_at(ctx: &Context, server: &Arc<Server>, uri: &str) -> Option<Box<RawValue>> {
+    let known = quick_catalog(ctx, server, Kind::Resources, false).await.ok()?;
+    let templates = quick_catalog(ctx, server, Kind::Templates, false).await.ok()?;
+    if known.is_empty() && templates.is_empty() {
+        return None;
+    }
+    let client = ctx.client(server).await.ok()?;
+    let answer = client.request("resources/read", json!({"uri": uri}), None);
+    let result = answer.await.ok()?;
+    may_result(server, &result).then_some(result)
 }
 
 async fn complete(ctx: &Context, rpc: &RpcId, params: &Members<'_>) -> Result<Response<Body>, Stop> {
@@ -164,8 +171,14 @@ async fn owner_of_name(ctx: &Context, kind: Kind, name: &str) -> Result<(Arc<Ser
     }
     let mut lists = catalogs(ctx, kind, false).await;
     let has = |names: &Arc<Vec<String>>| names.iter().any(|other| other == name);
-    if !lists.iter().any(|(_, list)| list.as_ref().is_ok_and(has)) {
+    let miss = miss_key(ctx, kind, name);
+    let app = &ctx.caller.worker.app;
+    let nobody = |lists: &Catalogs<'_>| !lists.iter().any(|(_, list)| list.as_ref().is_ok_and(has));
+    if nobody(&lists) && !app.aggregates.missed(&miss, app.clock.now()) {
         lists = catalogs(ctx, kind, true).await;
+        if nobody(&lists) && lists.iter().all(|(_, list)| list.is_ok()) {
+            app.aggregates.miss(miss, app.clock.now());
+        }
     }
     let owners: Vec<&Arc<Server>> = lists
         .iter()
@@ -221,6 +234,15 @@ async fn decoded(
     Ok(None)
 }
 
+/// Of a name that is looked for among these servers for this caller.
+fn miss_key(ctx: &Context, kind: Kind, name: &str) -> [u8; 32] {
+    let servers = ctx.scope.servers.iter();
+    let keys: Vec<[u8; 32]> = servers.map(|server| key(ctx, server, kind.method())).collect();
+    let mut parts: Vec<&[u8]> = keys.iter().map(<[u8; 32]>::as_slice).collect();
+    parts.push(name.as_bytes());
+    sha256_of_parts(&parts)
+}
+
 type Catalogs<'c> = Vec<(&'c Arc<Server>, Result<Arc<Vec<String>>, Refusal>)>;
 
 async fn catalogs(ctx: &Context, kind: Kind, fresh: bool) -> Catalogs<'_> {
@@ -244,10 +266,16 @@ async fn quick_catalog(
 
 /// [`owner_of`], with servers asked again for a resource that is new.
 async fn listed_owner(ctx: &Context, uri: &str) -> Result<Option<Arc<Server>>, Stop> {
-    match owner_of(ctx, uri, false).await? {
-        None => owner_of(ctx, uri, true).await,
-        found => Ok(found),
+    let found = owner_of(ctx, uri, false).await?;
+    let (app, miss) = (&ctx.caller.worker.app, miss_key(ctx, Kind::Resources, uri));
+    if found.is_some() || app.aggregates.missed(&miss, app.clock.now()) {
+        return Ok(found);
     }
+    let found = owner_of(ctx, uri, true).await?;
+    if found.is_none() {
+        app.aggregates.miss(miss, app.clock.now());
+    }
+    Ok(found)
 }
 
 /// The one server that lists the resource, or else has a template for it.
@@ -299,8 +327,7 @@ fn wanted<'p>(params: &Members<'p>, name: &str) -> Result<std::borrow::Cow<'p, s
     text.ok_or_else(|| Stop::rpc(-32602, format!("{name} is missing or no text")))
 }
 
-/// Sends the request to its server and its answer back, once more if the server lost the session in between:
-/// then it did nothing.
+/// Sends the request to its server and its answer back, unless the client cancels it.
 async fn relayed(
     ctx: &Context,
     server: &Arc<Server>,
@@ -312,20 +339,42 @@ async fn relayed(
 ) -> Result<Response<Body>, Stop> {
     let app = &ctx.caller.worker.app;
     let started = app.clock.now();
-    let in_flight = ctx
-        .session
-        .as_ref()
-        .and_then(|session| InFlight::begin(&session.live, rpc.as_json(), server));
-    let message = |opened: &Opened| {
-        let id = Some(rpc.as_json());
-        era::message(opened.modern, ctx.modern, id, method, params, changed)
-    };
     let refused = |refusal| Stop::of(server, refusal);
     if let Some(rules) = &server.rules {
         // Judged as the server gets it, so that nothing in it can be read in two ways.
         let sent = era::message(false, false, Some(rpc.as_json()), method, params, changed);
         policy::message::judge(rules, ctx.caller.mirrored(), &sent).map_err(refused)?;
     }
+    let session = ctx.session.as_ref();
+    let in_flight = session.and_then(|session| InFlight::begin(&session.live, rpc.value(), server));
+    let cancelled = in_flight.as_ref().map(InFlight::cancelled);
+    let asked = Asked { rpc, method, params };
+    let response = tokio::select! {
+        biased;
+        () = told(cancelled.as_deref()) => Err(refused(Refusal::new(ErrorCode::RequestCancelled))),
+        answer = answered(ctx, server, asked, name, changed, in_flight) => answer,
+    }?;
+    server
+        .metrics
+        .answered(response.status(), started.until(app.clock.now()));
+    Ok(response)
+}
+
+/// The server's answer. It is asked once more if it lost the session in between: then it did nothing.
+async fn answered(
+    ctx: &Context,
+    server: &Arc<Server>,
+    asked: Asked<'_>,
+    name: Option<&str>,
+    changed: &[(&str, String)],
+    in_flight: Option<InFlight>,
+) -> Result<Response<Body>, Stop> {
+    let Asked { rpc, method, params } = asked;
+    let refused = |refusal| Stop::of(server, refusal);
+    let message = |opened: &Opened| {
+        let id = Some(rpc.as_json());
+        era::message(opened.modern, ctx.modern, id, method, params, changed)
+    };
     let mirrored = Some(ctx.caller.mirrored());
     let mut client = ctx.client(server).await.map_err(refused)?;
     let mut posted = client
@@ -344,11 +393,6 @@ async fn relayed(
     if tells_the_era(posted.head.status) {
         handshake::doubt(ctx, server);
     }
-    let asked = Asked { rpc, method, params };
     let response = streams::answer(ctx, server, asked, client, posted, in_flight).await;
-    let response = response.map_err(refused)?;
-    server
-        .metrics
-        .answered(response.status(), started.until(app.clock.now()));
-    Ok(response)
+    response.map_err(refused)
 }

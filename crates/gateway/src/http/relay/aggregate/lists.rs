@@ -399,7 +399,8 @@ pub(super) async fn catalog(
     if !fresh && let Some(known) = catalogs.get(&key) {
         return Ok(known);
     }
-    let names = in_time(ctx, server, all_pages(ctx, server, kind)).await?;
+    // Boxed: the future of a call by name does not carry the room for a listing.
+    let names = in_time(ctx, server, Box::pin(all_pages(ctx, server, kind))).await?;
     let names = Arc::new(names);
     catalogs.insert(key, Arc::clone(&names));
     Ok(names)

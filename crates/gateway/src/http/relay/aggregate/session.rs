@@ -32,6 +32,8 @@ const STATELESS_FOR: Duration = Duration::from_secs(10 * 60);
 /// Names of tools that are in memory, in bytes, and for how long.
 const MAX_CATALOGS: u64 = 32 * 1024 * 1024;
 const CATALOG_FOR: Duration = Duration::from_secs(5 * 60);
+/// How long a name that nobody has is not looked for again.
+const MISSED_FOR: Duration = Duration::from_secs(10);
 /// How long `initialize` does not wait for a server that failed: doubled with each failure.
 const REST: Duration = Duration::from_secs(5);
 const MAX_RESTS: u32 = 4;
@@ -52,6 +54,8 @@ pub struct Aggregates {
     /// By caller and server: whether the server speaks the newer revisions.
     eras: Cache<[u8; 32], Era>,
     pub(super) catalogs: Cache<[u8; 32], Arc<Vec<String>>>,
+    /// By caller, servers and name: when it was last found that nobody has it.
+    misses: Cache<[u8; 32], Moment>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,11 +70,20 @@ pub(super) struct Live {
     slots: Mutex<HashMap<String, Arc<OnceCell<Opened>>>>,
     /// The client's last `logging/setLevel`, for servers that are opened after it.
     pub(super) level: Mutex<Option<String>>,
-    /// Request ids of the client, as written, to the ids of the servers that work on them.
-    pub(super) in_flight: Mutex<HashMap<String, String>>,
+    /// Request ids of the client, by their values, to who works on them.
+    pub(super) in_flight: Mutex<HashMap<String, Working>>,
     /// A further server was opened, or the client ended the session.
     pub(super) joined: Notify,
     ended: AtomicBool,
+}
+
+/// Who works on a request.
+#[derive(Clone)]
+pub(super) struct Working {
+    /// The server's id.
+    pub(super) server: String,
+    /// Told when the client cancels. It is the request's own: a client may give one id to several.
+    pub(super) cancelled: Arc<Notify>,
 }
 
 /// What the sealed id holds.
@@ -129,6 +142,7 @@ impl Aggregates {
                 .weigher(bytes)
                 .time_to_live(CATALOG_FOR)
                 .build(),
+            misses: Cache::new(MAX_LIVE),
         }
     }
 
@@ -264,6 +278,17 @@ impl Aggregates {
         self.eras.invalidate(key);
     }
 
+    /// Whether a moment ago nobody had what `key` stands for.
+    pub(super) fn missed(&self, key: &[u8; 32], now: Moment) -> bool {
+        let missed = self.misses.get(key);
+        missed.is_some_and(|at| at.until(now) < MISSED_FOR)
+    }
+
+    /// All servers were asked anew, and none has it.
+    pub(super) fn miss(&self, key: [u8; 32], now: Moment) {
+        self.misses.insert(key, now);
+    }
+
     /// Whether `initialize` goes without this server.
     pub(super) fn rests(&self, server: &Server, now: Moment) -> bool {
         let resting = self.resting.get(&server.id);
@@ -340,26 +365,42 @@ impl Live {
 pub(super) struct InFlight {
     live: Arc<Live>,
     request: String,
+    cancelled: Arc<Notify>,
 }
 
 impl InFlight {
-    /// `request` is the client's id, as written. `None` when there are too many to remember.
-    pub(super) fn begin(live: &Arc<Live>, request: &str, server: &Server) -> Option<Self> {
+    /// `request` is the value of the client's id. `None` when there are too many to remember.
+    pub(super) fn begin(live: &Arc<Live>, request: String, server: &Server) -> Option<Self> {
         let mut in_flight = locked(&live.in_flight);
         if in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
-        in_flight.insert(request.to_owned(), server.id.clone());
+        let cancelled = Arc::<Notify>::default();
+        let working = Working {
+            server: server.id.clone(),
+            cancelled: Arc::clone(&cancelled),
+        };
+        in_flight.insert(request.clone(), working);
         Some(Self {
             live: Arc::clone(live),
-            request: request.to_owned(),
+            request,
+            cancelled,
         })
+    }
+
+    /// Told when the client cancels the request.
+    pub(super) fn cancelled(&self) -> Arc<Notify> {
+        Arc::clone(&self.cancelled)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        locked(&self.live.in_flight).remove(&self.request);
+        let mut in_flight = locked(&self.live.in_flight);
+        let working = in_flight.get(&self.request);
+        if working.is_some_and(|working| Arc::ptr_eq(&working.cancelled, &self.cancelled)) {
+            in_flight.remove(&self.request);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A server's own request gets an id that names the server, so the client's answer finds its way from the id and
 //! the session alone.
 
-use super::session::locked;
+use super::session::{InFlight, locked};
 use super::{Context, Stop, accepted, era, no_stream};
 use crate::http::relay::capabilities::{may_ask, may_result, refuse};
 use crate::http::relay::stream::{COMMENT, KEEP_ALIVE};
@@ -27,6 +27,7 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use vestibule_mcp::raw::{Members, quoted, replaced};
 use vestibule_mcp::sse::EventReader;
@@ -42,6 +43,7 @@ const OURS: &str = "vestibule:";
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// A request of the client's.
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'r> {
     pub(super) rpc: &'r RpcId,
     pub(super) method: &'r str,
@@ -56,14 +58,22 @@ impl Asked<'_> {
     }
 }
 
-/// The client's answer to the request `asked`. What `guard` is lives as long as the answer does.
+/// Resolves when the client cancels what `cancelled` is of.
+pub(super) async fn told(cancelled: Option<&Notify>) {
+    match cancelled {
+        Some(cancelled) => cancelled.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The client's answer to the request `asked`, which is in flight for as long as the answer lives.
 pub(super) async fn answer(
     ctx: &Context,
     server: &Arc<Server>,
     asked: Asked<'_>,
     client: UpstreamClient,
     posted: Posted,
-    guard: impl Send + 'static,
+    in_flight: Option<InFlight>,
 ) -> Result<Response<Body>, Refusal> {
     let Posted { head, read, mut rest } = posted;
     let rpc = asked.rpc;
@@ -96,7 +106,7 @@ pub(super) async fn answer(
             idle: app.limits.stream_idle_timeout,
             id: ctx.id,
             streams,
-            _guard: Box::new(guard),
+            in_flight,
         };
         event_stream(unfold(relay, |mut relay| async {
             let bytes = relay.next().await?;
@@ -238,7 +248,7 @@ struct Relay {
     idle: Duration,
     id: RequestId,
     streams: Gauge,
-    _guard: Box<dyn Send>,
+    in_flight: Option<InFlight>,
 }
 
 impl Drop for Relay {
@@ -264,7 +274,14 @@ impl Relay {
                 Err(fault) => return Some(self.cut(&fault.to_string())),
                 Ok(None) => {}
             }
-            match timeout_at(self.due.min(self.heard + self.idle), self.rest.frame()).await {
+            let wait = self.due.min(self.heard + self.idle);
+            let cancelled = self.in_flight.as_ref().map(InFlight::cancelled);
+            let frame = tokio::select! {
+                biased;
+                () = told(cancelled.as_deref()) => return Some(self.cancelled()),
+                frame = timeout_at(wait, self.rest.frame()) => frame,
+            };
+            match frame {
                 Ok(Some(Ok(frame))) => {
                     self.heard = Instant::now();
                     if let Ok(data) = frame.into_data() {
@@ -318,6 +335,13 @@ impl Relay {
         event(&self.error(&refusal))
     }
 
+    /// The end of a request that the client has cancelled. A server without notifications of that learns it from the end
+    /// of the stream.
+    fn cancelled(&mut self) -> Bytes {
+        self.over = true;
+        event(&self.error(&Refusal::new(ErrorCode::RequestCancelled)))
+    }
+
     /// The answer to the request in the place of the server's.
     fn error(&self, refusal: &Refusal) -> String {
         let code = refusal.code;
@@ -344,7 +368,11 @@ fn told_progress(envelope: &Envelope<'_>) -> Option<String> {
 fn of_this_request<'m>(message: &'m str, rpc: &RpcId) -> Option<Cow<'m, str>> {
     let envelope = Envelope::parse(message.as_bytes()).filter(|envelope| envelope.method.is_none())?;
     match (envelope.id, envelope.result, envelope.error) {
-        (Some(id), _, _) => (id.get() == rpc.as_json()).then_some(Cow::Borrowed(message)),
+        (Some(id), _, _) if id.get() == rpc.as_json() => Some(Cow::Borrowed(message)),
+        // As the client wrote it.
+        (Some(id), _, _) => rpc
+            .is(id)
+            .then(|| Cow::Owned(replaced(message, id.get(), rpc.as_json()))),
         (None, None, Some(_)) => {
             let members = Members::parse(message)?;
             Some(Cow::Owned(
@@ -469,12 +497,17 @@ pub(super) fn client_notified(ctx: &Context, method: &str, params: &Members<'_>)
     };
     let to: Vec<_> = match method {
         "notifications/cancelled" => {
-            let request = params.get("requestId").map(RawValue::get);
-            let working = request.and_then(|id| locked(&session.live.in_flight).get(id).cloned());
+            let request = params.get("requestId").map(id_value);
+            let working = request.and_then(|id| locked(&session.live.in_flight).get(&id).cloned());
+            let works = |server: &Server| working.as_ref().is_none_or(|working| working.server == server.id);
             // Another replica may know who works on it; a server that does not know the request ignores this.
-            open()
-                .filter(|(server, _)| working.as_ref().is_none_or(|working| *working == server.id))
-                .collect()
+            let (modern, legacy): (Vec<_>, Vec<_>) = open()
+                .filter(|(server, _)| works(server))
+                .partition(|(_, opened)| opened.modern);
+            if let (Some(working), false) = (&working, modern.is_empty()) {
+                working.cancelled.notify_one();
+            }
+            legacy
         }
         PROGRESS => {
             let token = params.get("progressToken");
