@@ -10,9 +10,9 @@ use crate::admission::Principal;
 use crate::clock::Clock;
 use crate::config::{Exchange, ExchangeProfile, ServerSettings, TokenEndpoint};
 use crate::diagnosis::AuthResolution;
+use crate::digest::sha256_of_parts;
 use crate::net::guarded::{Guarded, Reach};
 use crate::net::token_endpoint::{TokenClient, TokenFault};
-use aws_lc_rs::digest;
 use flow::Flow;
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
@@ -25,7 +25,6 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use vestibule_oauth::jwt::{Algorithm, ClaimRules, Jwt, JwtFault, TOKEN_LIMIT};
-use vestibule_store::join;
 
 /// What subject tokens of one server, with what they were exchanged for, may take in memory, in bytes; about 10,000 of
 /// the usual length.
@@ -154,7 +153,7 @@ impl SubjectToken {
     pub fn identity(&self) -> Option<[u8; 32]> {
         let claims = Jwt::read(self.0.expose_secret())?.claims;
         let (issuer, subject) = (claims.issuer?, claims.subject?);
-        (!subject.is_empty()).then(|| sha256(&[issuer.as_bytes(), subject.as_bytes()]))
+        (!subject.is_empty()).then(|| sha256_of_parts(&[issuer.as_bytes(), subject.as_bytes()]))
     }
 }
 
@@ -371,14 +370,7 @@ enum Door {
 
 /// The slots are one server's, so nothing of its configuration is in it.
 fn key(principal: &[u8], subject: &SubjectToken) -> [u8; 32] {
-    sha256(&[principal, subject.0.expose_secret().as_bytes()])
-}
-
-/// SHA-256 over each part with its length before it.
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, &join(parts)).as_ref());
-    whole
+    sha256_of_parts(&[principal, subject.0.expose_secret().as_bytes()])
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@
 use super::client_proof::proof;
 use crate::clock::{Clock, Moment};
 use crate::config::{MachineRequest, ServerSettings};
+use crate::digest::sha256_of_parts;
 use crate::net::token_endpoint::{TokenClient, TokenFault};
 use crate::telemetry::metrics::TokenMetrics;
 use arc_swap::ArcSwapOption;
-use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use secrecy::ExposeSecret;
@@ -22,7 +22,6 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use url::Url;
 use vestibule_oauth::{Lifetime, TokenResponse};
-use vestibule_store::join;
 
 /// How long before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -207,9 +206,7 @@ fn key(server_id: &str, token_url: &Url, request: &MachineRequest) -> [u8; 32] {
     parts.extend(client.iter().map(Vec::as_slice));
     parts.extend([audience.as_bytes(), resource.as_bytes()]);
     parts.extend(grant.scopes.iter().map(String::as_bytes));
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, &join(&parts)).as_ref());
-    whole
+    sha256_of_parts(&parts)
 }
 
 /// The place of one credential.

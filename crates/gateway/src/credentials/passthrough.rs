@@ -3,7 +3,7 @@
 
 use crate::admission::Principal;
 use crate::config::Passthrough;
-use aws_lc_rs::digest;
+use crate::digest::sha256;
 use http::HeaderValue;
 use memchr::memmem;
 use secrecy::zeroize::Zeroizing;
@@ -110,7 +110,7 @@ pub fn is_in(value: &HeaderValue) -> bool {
 pub fn refresh_holder(mode: Passthrough, principal: Principal) -> Vec<u8> {
     match holder(mode, principal) {
         b"" => Vec::new(),
-        holder => digest::digest(&digest::SHA256, holder).as_ref().to_vec(),
+        holder => sha256(holder).to_vec(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The ids that MCP clients get from us: sealed and self-describing. Nothing is stored, so no restart, empty
 //! database or rotated key makes one invalid, and a flood of registrations leaves nothing behind.
 
-use aws_lc_rs::{constant_time, digest, rand};
+use crate::digest::sha256;
+use aws_lc_rs::{constant_time, rand};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use vestibule_oauth::redirect_uri::matches_registered;
@@ -130,10 +131,4 @@ impl Client {
             }
         }
     }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    whole
 }

@@ -2,12 +2,12 @@
 //! its PKCE challenge. The provider's code goes to the client as it is, so this is what makes it count for that client
 //! alone, and once (RFC 6749 section 4.1.2, RFC 7636 section 4.6).
 
-use aws_lc_rs::digest;
+use crate::digest::{sha256, sha256_of_parts};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use vestibule_store::{Store, StoreError, join};
+use vestibule_store::{Store, StoreError};
 
 /// Longer than any provider's code lives.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -70,13 +70,10 @@ impl Codes {
 
 /// Names a client in 64 hex digits: ids are long.
 pub(super) fn client_digest(client_id: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, client_id.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = sha256(client_id.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn digest_of(server_id: &str, code: &str) -> [u8; 32] {
-    let mut whole = [0; 32];
-    let parts = join(&[server_id.as_bytes(), code.as_bytes()]);
-    whole.copy_from_slice(digest::digest(&digest::SHA256, &parts).as_ref());
-    whole
+    sha256_of_parts(&[server_id.as_bytes(), code.as_bytes()])
 }

@@ -2,15 +2,16 @@
 //! remembered for that one client, so without ours any client could ride on it (MCP Security Best Practices,
 //! "Confused Deputy"). Asked once for a client, its redirect URI and a server; remembered by the person's browser.
 
+use crate::digest::sha256_of_parts;
 use crate::web::body::Body;
 use crate::web::{cookie, page};
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use std::borrow::Cow;
 use std::time::Duration;
 use vestibule_oauth::redirect_uri::JudgedRedirectUri;
-use vestibule_store::keys::{KeyRing, MasterKeys, join};
+use vestibule_store::keys::{KeyRing, MasterKeys};
 
 /// Names the browser, so that a page shown to one person cannot be answered by another.
 const BROWSER: &str = "vestibule_browser";
@@ -196,16 +197,16 @@ impl Question<'_> {
                 scope,
             ];
             let mut short = [0; DIGEST];
-            short.copy_from_slice(&sha256(&join(&parts.map(str::as_bytes)))[..DIGEST]);
+            short.copy_from_slice(&sha256_of_parts(&parts.map(str::as_bytes))[..DIGEST]);
             short
         };
         scopes.into_iter().map(fact).collect()
     }
 
     /// All that the page says.
-    fn digest(&self) -> Vec<u8> {
+    fn digest(&self) -> [u8; 32] {
         let scope = self.scope.unwrap_or_default();
-        sha256(&join(&[self.query.as_bytes(), scope.as_bytes()]))
+        sha256_of_parts(&[self.query.as_bytes(), scope.as_bytes()])
     }
 
     fn html(&self, ticket: &str) -> String {
@@ -261,10 +262,6 @@ fn without_port(uri: &JudgedRedirectUri) -> Cow<'_, str> {
         }
         _ => whole,
     }
-}
-
-fn sha256(bytes: &[u8]) -> Vec<u8> {
-    digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! else ours carries the provider's, which no other client can then use.
 
 use crate::credentials::person::Person;
-use aws_lc_rs::digest;
+use crate::digest::sha256;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use vestibule_store::UserId;
@@ -63,7 +63,7 @@ impl RefreshTokens {
             },
         };
         let payload = serde_json::to_vec(&payload).ok()?;
-        let client = sha256(client_id);
+        let client = sha256(client_id.as_bytes());
         let context = [server_id.as_bytes(), &client, holder];
         let sealed = self.ring.seal(&payload, FOREVER, without_empty(&context))?;
         Some(format!("{PREFIX}{sealed}").into())
@@ -78,7 +78,7 @@ impl RefreshTokens {
         token: &SecretString,
     ) -> Option<StandsFor> {
         let sealed = token.expose_secret().strip_prefix(PREFIX)?;
-        let client = sha256(client_id);
+        let client = sha256(client_id.as_bytes());
         let context = [server_id.as_bytes(), &client, holder];
         let payload = self.ring.open(sealed.as_bytes(), 0, without_empty(&context))?;
         Some(match serde_json::from_slice(&payload).ok()? {
@@ -97,10 +97,6 @@ fn without_empty<'c, 'p>(context: &'c [&'p [u8]]) -> &'c [&'p [u8]] {
         [rest @ .., []] => rest,
         whole => whole,
     }
-}
-
-fn sha256(text: &str) -> Vec<u8> {
-    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use super::flood::Together;
 use super::upstream::UpstreamEndpoints;
 use crate::clock::Clock;
+use crate::digest::sha256_of_parts;
 use crate::ids;
 use crate::net::guarded::{Guarded, GuardedFault};
-use aws_lc_rs::digest;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use moka::sync::Cache;
@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use vestibule_oauth::client_auth::{Client, ClientAuthMethod};
 use vestibule_oauth::registration::{ClientMetadata, RegistrationFault, RegistrationResponse};
-use vestibule_store::{Registration, RegistrationLease, ServerId, Store, StoreError, Version, join};
+use vestibule_store::{Registration, RegistrationLease, ServerId, Store, StoreError, Version};
 
 /// How long one registration may take before another replica tries.
 const LEASE: Duration = Duration::from_secs(30);
@@ -141,7 +141,7 @@ impl Registrations {
         let Some(registration_url) = &endpoints.registration_url else {
             return Err(Arc::new(RegistrationError::NotOffered));
         };
-        let digest = digest_of(&[
+        let digest = sha256_of_parts(&[
             registration_url.as_str().as_bytes(),
             endpoints.token_url.origin().ascii_serialization().as_bytes(),
             endpoints.issuer.as_deref().unwrap_or_default().as_bytes(),
@@ -345,12 +345,6 @@ impl Stored {
             auth_method: ClientAuthMethod::from_name(&self.method)?,
         })
     }
-}
-
-fn digest_of(parts: &[&[u8]]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, &join(parts)).as_ref());
-    whole
 }
 
 #[cfg(test)]

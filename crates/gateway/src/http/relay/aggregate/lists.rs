@@ -4,11 +4,11 @@
 use super::handshake;
 use super::outcome::{self, OUTCOMES};
 use super::{Context, Stop};
+use crate::digest::sha256_of_parts;
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Fault, RpcError, UpstreamClient};
 use crate::policy::tools::ToolRules;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
-use aws_lc_rs::digest;
 use futures_util::future::join_all;
 use http::header;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,6 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use vestibule_mcp::naming;
 use vestibule_mcp::raw::{Members, quoted, replaced, text};
-use vestibule_store::join;
 
 /// The most pages of one server's list.
 const MAX_PAGES: u32 = 1000;
@@ -449,7 +448,5 @@ pub(super) fn key(ctx: &Context, server: &Server, what: &str) -> [u8; 32] {
             parts.push(value.as_bytes());
         }
     }
-    let mut key = [0; 32];
-    key.copy_from_slice(digest::digest(&digest::SHA256, &join(&parts)).as_ref());
-    key
+    sha256_of_parts(&parts)
 }

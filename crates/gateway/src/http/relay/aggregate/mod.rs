@@ -23,12 +23,12 @@ use crate::admission::{Admission, Targets};
 use crate::app::Worker;
 use crate::credentials::CredentialSource;
 use crate::diagnosis::{DebugReport, Resolutions};
+use crate::digest::sha256_of_parts;
 use crate::ids::RequestId;
 use crate::net::transport::Endpoint;
 use crate::registry::Server;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use era::Era;
 use http::request::Parts;
@@ -42,7 +42,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use vestibule_mcp::raw::Members;
 use vestibule_mcp::{Envelope, RequestId as RpcId};
-use vestibule_store::join;
 
 /// Everything about one request.
 pub(super) struct Context {
@@ -321,9 +320,7 @@ impl Context {
             people.extend(call.subject_token().and_then(|subject| subject.identity()));
         }
         let parts: Vec<&[u8]> = people.iter().map(<[u8; 32]>::as_slice).collect();
-        let mut whole = [0; 32];
-        whole.copy_from_slice(digest::digest(&digest::SHA256, &join(&parts)).as_ref());
-        (!people.is_empty()).then_some(whole)
+        (!people.is_empty()).then(|| sha256_of_parts(&parts))
     }
 
     /// A refusal for want of a credential, where the caller brought one that could be several servers'.
