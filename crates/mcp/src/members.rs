@@ -1,6 +1,7 @@
-//! The members of a JSON object, read so that every reader of the same bytes sees the same ones. For whoever has to
-//! judge a message before others read it.
+//! The members of a JSON object, borrowed, their values as they were written. Whoever has to judge a message before
+//! others read it reads it so that every reader of the same bytes sees the same ones.
 
+use crate::raw::quoted;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -23,10 +24,20 @@ pub enum MembersFault {
 }
 
 /// The members of one object in their order, values as they came.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
+    /// Reads an object whose members stand once, in whatever letters. `None` for any other: two readers could see two
+    /// things.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let members = Self::read_any(text).ok()?;
+        let mut names: Vec<&str> = members.names().collect();
+        names.sort_unstable();
+        let twice = names.windows(2).any(|pair| pair[0] == pair[1]);
+        (!twice).then_some(members)
+    }
+
     /// Reads an object. No two members may have the same name, and none a name of `known`, which are in small letters, in
     /// other letters.
     pub fn read(text: &'a str, known: &[&'static str]) -> Result<Self, MembersFault> {
@@ -86,6 +97,23 @@ impl<'a> Members<'a> {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_ref())
     }
+
+    /// As JSON again, without the members that `keep` refuses, and with `more`, which are whole members.
+    pub fn rebuilt(&self, keep: impl Fn(&str) -> bool, more: &[(&str, &str)]) -> String {
+        let kept = self.0.iter().filter(|(name, _)| keep(name));
+        let kept = kept.map(|(name, value)| (&**name, value.get()));
+        let mut json = String::from("{");
+        for (name, value) in kept.chain(more.iter().copied()) {
+            if json.len() > 1 {
+                json.push(',');
+            }
+            json.push_str(&quoted(name));
+            json.push(':');
+            json.push_str(value);
+        }
+        json.push('}');
+        json
+    }
 }
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -137,6 +165,27 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<String>, MembersFault> {
         Members::read(text, KNOWN).map(|members| members.names().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn members_come_back_as_written() {
+        let json = r#" { "a" : 1.00, "\u0062": {"x" : [ ]}, "c":"d" } "#;
+        let members = Members::parse(json).expect("an object");
+        assert_eq!(members.get("b").map(RawValue::get), Some(r#"{"x" : [ ]}"#));
+        assert_eq!(members.text("c").as_deref(), Some("d"));
+        assert_eq!(members.text("a"), None);
+        assert_eq!(
+            members.rebuilt(|name| name != "a", &[("e", "12345678901234567890")]),
+            r#"{"b":{"x" : [ ]},"c":"d","e":12345678901234567890}"#
+        );
+        assert_eq!(Members::default().rebuilt(|_| true, &[]), "{}");
+    }
+
+    #[test]
+    fn what_is_no_object_or_says_a_thing_twice_is_not_read() {
+        for json in ["[]", "1", "", "{", r#"{"a":1,"a":2}"#, r#"{"a":1,"\u0061":2}"#] {
+            assert!(Members::parse(json).is_none(), "{json}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
 use thiserror::Error;
-use vestibule_mcp::members;
-use vestibule_mcp::raw::{Members, replaced};
+use vestibule_mcp::members::{self, Members};
+use vestibule_mcp::raw::replaced;
 use vestibule_mcp::{Envelope, RequestId};
 
 /// Where revisions without `initialize` declare them, in `_meta`.
@@ -128,7 +128,7 @@ fn may_say(server: &Server, message: &str) -> Result<bool, HeardFault> {
     if !message.starts_with(['{', '[']) {
         return Ok(true);
     }
-    let message = members::Members::read_any(message).map_err(unreadable)?;
+    let message = Members::read_any(message).map_err(unreadable)?;
     if let Some(result) = message.only("result").map_err(unreadable)?
         && !may_result(server, result)
     {
@@ -146,13 +146,13 @@ pub(super) fn may_result(server: &Server, result: &RawValue) -> bool {
         return true;
     }
     let may = || {
-        let result = members::Members::read_any(result.get()).ok()?;
+        let result = Members::read_any(result.get()).ok()?;
         let Some(requests) = result.only("inputRequests").ok()? else {
             return Some(true);
         };
-        let requests = members::Members::read_any(requests.get()).ok()?;
+        let requests = Members::read_any(requests.get()).ok()?;
         Some(requests.values().all(|request| {
-            let request = members::Members::read_any(request.get());
+            let request = Members::read_any(request.get());
             let method = request.and_then(|request| request.only("method"));
             let method = method.ok().flatten().and_then(members::text);
             method.is_some_and(|method| may_ask(server, &method))

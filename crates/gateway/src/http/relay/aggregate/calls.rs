@@ -21,8 +21,9 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use tokio::time::timeout;
 use vestibule_mcp::RequestId as RpcId;
+use vestibule_mcp::members::Members;
 use vestibule_mcp::naming::{self, Local};
-use vestibule_mcp::raw::{Members, quoted, replaced};
+use vestibule_mcp::raw::{quoted, replaced};
 use vestibule_mcp::template;
 
 /// As much of a name as a message repeats.

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use vestibule_mcp::headers::MCP_PROTOCOL_VERSION;
-use vestibule_mcp::raw::{Members, quoted};
+use vestibule_mcp::members::Members;
+use vestibule_mcp::raw::quoted;
 
 /// Revisions with `initialize`, oldest first.
 pub(super) const LEGACY_VERSIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];

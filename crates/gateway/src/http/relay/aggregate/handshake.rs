@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use vestibule_mcp::RequestId as RpcId;
 use vestibule_mcp::headers::MCP_SESSION_ID;
-use vestibule_mcp::raw::Members;
+use vestibule_mcp::members::Members;
 
 /// What a server can have, as it stands in its capabilities, with everything that it can say of it.
 const CAPABILITIES: &[(&str, &[&str])] = &[

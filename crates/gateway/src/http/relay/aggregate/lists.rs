@@ -17,8 +17,9 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::time::timeout;
+use vestibule_mcp::members::{Members, text};
 use vestibule_mcp::naming;
-use vestibule_mcp::raw::{Members, quoted, replaced, text};
+use vestibule_mcp::raw::{quoted, replaced};
 
 /// The most pages of one server's list.
 const MAX_PAGES: u32 = 1000;

@@ -40,7 +40,7 @@ use serde_json::{Map, Value, json};
 use session::{Session, capabilities_for};
 use std::net::IpAddr;
 use std::sync::Arc;
-use vestibule_mcp::raw::Members;
+use vestibule_mcp::members::Members;
 use vestibule_mcp::{Envelope, RequestId as RpcId};
 
 /// Everything about one request.

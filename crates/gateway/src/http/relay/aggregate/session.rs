@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell};
-use vestibule_mcp::raw::Members;
+use vestibule_mcp::members::Members;
 use vestibule_store::{KeyRing, MasterKeys};
 
 /// Thirty days, as a session with one server.

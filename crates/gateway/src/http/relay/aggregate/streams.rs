@@ -29,7 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use vestibule_mcp::raw::{Members, quoted, replaced};
+use vestibule_mcp::members::Members;
+use vestibule_mcp::raw::{quoted, replaced};
 use vestibule_mcp::sse::EventReader;
 use vestibule_mcp::{Envelope, RequestId as RpcId, id_value};
 
@@ -428,7 +429,7 @@ pub(super) fn marked(server: &Server, data: String) -> String {
 
 /// The server that something is marked for, and what it was there.
 fn unmarked<'c>(ctx: &'c Context, value: &RawValue) -> Option<(&'c Arc<Server>, String)> {
-    let text = vestibule_mcp::raw::text(value)?;
+    let text = vestibule_mcp::members::text(value)?;
     let rest = text.strip_prefix(OURS)?;
     let (server, original) = ctx.scope.servers.iter().find_map(|server| {
         let original = rest.strip_prefix(&*server.id)?.strip_prefix(':')?;

@@ -33,7 +33,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use tokio::time::timeout;
-use vestibule_mcp::raw::{Members, quoted};
+use vestibule_mcp::members::Members;
+use vestibule_mcp::raw::quoted;
 use vestibule_mcp::sse::EventReader;
 use vestibule_mcp::{Envelope, RequestId as RpcId};
 
