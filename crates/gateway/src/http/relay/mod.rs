@@ -250,3 +250,20 @@ where
         .await
         .unwrap_or(Err(Refusal::new(ErrorCode::BodyTimeout)))
 }
+
+/// A listing of `server`, within the time that one has.
+async fn listed_in_time<T>(
+    worker: &Worker,
+    server: &Server,
+    listing: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let patience = worker.app.limits.listing_timeout;
+    timeout(patience, listing).await.unwrap_or_else(|_| {
+        let message = format!(
+            "The MCP server {} did not list within {} s.",
+            server.name,
+            patience.as_secs_f64()
+        );
+        Err(Refusal::because(ErrorCode::ListingTimeout, message))
+    })
+}

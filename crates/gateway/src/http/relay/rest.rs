@@ -2,7 +2,7 @@
 
 use super::forward::Bearer;
 use super::upstream_client::{Caller, Hello, UpstreamClient};
-use super::{challenged, read_body};
+use super::{challenged, listed_in_time, read_body};
 use crate::app::Worker;
 use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
@@ -19,7 +19,6 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use tokio::time::timeout;
 use url::form_urlencoded;
 use vestibule_mcp::raw::replaced;
 
@@ -215,7 +214,7 @@ async fn name_there<'n>(
     if own == name {
         return Ok(name);
     }
-    let tools = in_time(worker, server, all_pages(client, server)).await?;
+    let tools = listed_in_time(worker, server, all_pages(client, server)).await?;
     Ok(if has(&tools, name) { name } else { own })
 }
 
@@ -323,28 +322,12 @@ async fn tools_of(
         let tools = all_pages(&client, server).await?;
         Ok((client, tools))
     };
-    in_time(&caller.worker, server, listing).await
+    listed_in_time(&caller.worker, server, listing).await
 }
 
 async fn opened(caller: &Caller, server: &Arc<Server>, bearer: Bearer) -> Result<UpstreamClient, Refusal> {
     let (client, _) = UpstreamClient::open(caller, server, bearer, &Hello::default()).await?;
     Ok(client)
-}
-
-async fn in_time<T>(
-    worker: &Worker,
-    server: &Server,
-    listing: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    let patience = worker.app.limits.listing_timeout;
-    timeout(patience, listing).await.unwrap_or_else(|_| {
-        let message = format!(
-            "The MCP server {} did not list its tools within {} s.",
-            server.name,
-            patience.as_secs_f64()
-        );
-        Err(Refusal::because(ErrorCode::ListingTimeout, message))
-    })
 }
 
 async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>, Refusal> {

@@ -5,6 +5,7 @@ use super::handshake;
 use super::outcome::{self, OUTCOMES};
 use super::{Context, Stop};
 use crate::digest::sha256_of_parts;
+use crate::http::relay::listed_in_time;
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Fault, RpcError, UpstreamClient};
 use crate::policy::tools::ToolRules;
 use crate::registry::Server;
@@ -16,7 +17,6 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use tokio::time::timeout;
 use vestibule_mcp::members::{Members, text};
 use vestibule_mcp::naming;
 use vestibule_mcp::raw::{quoted, replaced};
@@ -371,18 +371,10 @@ async fn in_time<T>(
     server: &Server,
     listing: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
-    let app = &ctx.caller.worker.app;
-    let patience = app.limits.listing_timeout;
-    let listed = timeout(patience, listing).await.unwrap_or_else(|_| {
-        let message = format!(
-            "The MCP server {} did not list within {} s.",
-            server.name,
-            patience.as_secs_f64()
-        );
-        Err(Refusal::because(ErrorCode::ListingTimeout, message))
-    });
+    let worker = &ctx.caller.worker;
+    let listed = listed_in_time(worker, server, listing).await;
     if listed.is_ok() {
-        app.aggregates.succeeded(server);
+        worker.app.aggregates.succeeded(server);
     }
     listed
 }
