@@ -548,6 +548,23 @@ async fn a_client_with_a_session_cancels_at_a_server_without() {
     );
     handle.closed().await;
     assert_eq!(events.next().await["error"]["data"]["code"], "request_cancelled");
+    // After its answer, which is the only one.
+    let (answer, handle) = Answer::sse();
+    b.push_for("tools/call", answer);
+    let done = json!({"jsonrpc": "2.0", "id": 7, "result": {}});
+    let request = posted(&gateway, &session, &call("b-echo", "x"));
+    let (mut events, sent) = tokio::join!(Events::of(request), handle.event(&done));
+    sent.expect("sent");
+    assert_eq!(events.next().await["result"], json!({}));
+    assert_eq!(
+        within(&gateway, "/mcp", &session, &cancelled(json!(7)))
+            .await
+            .status,
+        202
+    );
+    handle.closed().await;
+    let rest = events.response.text().await.expect("the rest");
+    assert_eq!(rest, ":\n\n");
     // Before it has said anything.
     b.push_for("tools/call", Answer::Hang);
     let seen = b.requests().len();

@@ -279,7 +279,10 @@ impl Relay {
             let cancelled = self.in_flight.as_ref().map(InFlight::cancelled);
             let frame = tokio::select! {
                 biased;
-                () = told(cancelled.as_deref()) => return Some(self.cancelled()),
+                // A server without sessions learns it from the end of the stream.
+                () = told(cancelled.as_deref()) => {
+                    return Some(self.ended(&Refusal::new(ErrorCode::RequestCancelled)));
+                }
                 frame = timeout_at(wait, self.rest.frame()) => frame,
             };
             match frame {
@@ -326,21 +329,19 @@ impl Relay {
 
     /// The end of a stream that has no answer: the client hears an error and does not wait.
     fn cut(&mut self, why: &str) -> Bytes {
-        self.over = true;
         let server = self.call.server();
         let refusal = truncated(server);
         tracing::warn!(request_id = %self.id, server = %server.name, code = refusal.code.name(), "an answer was cut: {why}");
+        self.ended(&refusal)
+    }
+
+    /// The last of the stream: the client hears why there is no answer, if there was none.
+    fn ended(&mut self, refusal: &Refusal) -> Bytes {
+        self.over = true;
         if self.answered {
             return Bytes::from_static(COMMENT);
         }
-        event(&self.error(&refusal))
-    }
-
-    /// The end of a request that the client has cancelled. A server without notifications of that learns it from the end
-    /// of the stream.
-    fn cancelled(&mut self) -> Bytes {
-        self.over = true;
-        event(&self.error(&Refusal::new(ErrorCode::RequestCancelled)))
+        event(&self.error(refusal))
     }
 
     /// The answer to the request in the place of the server's.
