@@ -83,7 +83,62 @@ macro_rules! rows {
     };
 }
 
-pub(crate) use {execute, rows};
+/// What `execute` does, as part of a transaction.
+macro_rules! execute_in {
+    ($transaction:expr, $sql:expr $(, $argument:expr)* $(,)?) => {
+        match $transaction {
+            $crate::database::Transaction::Sqlite(transaction) => sqlx::query::<sqlx::Sqlite>($sql)
+                $(.bind($argument))*
+                .execute(&mut **transaction)
+                .await
+                .map(|done| done.rows_affected()),
+            $crate::database::Transaction::Postgres(transaction) => sqlx::query::<sqlx::Postgres>($sql)
+                $(.bind($argument))*
+                .execute(&mut **transaction)
+                .await
+                .map(|done| done.rows_affected()),
+        }
+    };
+}
+
+/// What `rows` does, as part of a transaction.
+macro_rules! rows_in {
+    ($transaction:expr, $row:ty, $sql:expr $(, $argument:expr)* $(,)?) => {
+        match $transaction {
+            $crate::database::Transaction::Sqlite(transaction) => {
+                sqlx::query_as::<sqlx::Sqlite, $row>($sql)
+                    $(.bind($argument))*
+                    .fetch_all(&mut **transaction)
+                    .await
+            }
+            $crate::database::Transaction::Postgres(transaction) => {
+                sqlx::query_as::<sqlx::Postgres, $row>($sql)
+                    $(.bind($argument))*
+                    .fetch_all(&mut **transaction)
+                    .await
+            }
+        }
+    };
+}
+
+pub(crate) use {execute, execute_in, rows, rows_in};
+
+/// Several statements that are done together or not at all. Dropped, it is not done.
+pub(crate) enum Transaction {
+    /// On the connection that writes.
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    /// On one of the connections.
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+impl Transaction {
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres(transaction) => transaction.commit().await,
+        }
+    }
+}
 
 impl Database {
     /// Connects. The tables may not be there yet.
@@ -147,6 +202,17 @@ impl Database {
                     .await
                     .map_err(failed)
             }
+        }
+    }
+
+    /// Begins a transaction. In SQLite nobody else writes until it ends.
+    pub(crate) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                let begun = writer.begin_with("BEGIN IMMEDIATE").await;
+                begun.map(Transaction::Sqlite)
+            }
+            Self::Postgres(pool) => pool.begin().await.map(Transaction::Postgres),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What goes wrong with a database, in words that may be logged: no password, no payload, no key.
 
+use crate::ids::Unfit;
 use crate::key_source::KeySource;
 use crate::keys::{KeyId, RowFault};
+use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use thiserror::Error;
 
@@ -9,6 +11,12 @@ use thiserror::Error;
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("{0}")]
 pub struct DatabaseFault(String);
+
+impl DatabaseFault {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
 
 impl From<sqlx::Error> for DatabaseFault {
     fn from(error: sqlx::Error) -> Self {
@@ -41,17 +49,81 @@ pub enum StoreError {
         /// Why.
         fault: RowFault,
     },
+    /// Another row has what only one can have.
+    #[error("there is another {0}")]
+    Taken(Unique),
+    /// A text cannot be kept.
+    #[error("the {field} cannot be kept: {fault}")]
+    Unfit {
+        /// Which text.
+        field: &'static str,
+        /// Why.
+        fault: Unfit,
+    },
     /// Nothing can be sealed.
     #[error("the system gives no random bytes to seal with")]
     Sealing,
+    /// There is no store to ask.
+    #[error("there is no database")]
+    Absent,
     /// The work broke off, so that it is not known whether it was done.
     #[error("the work broke off")]
     Interrupted,
 }
 
+/// What only one row can have.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum Unique {
+    /// A key's id.
+    #[error("key with this id")]
+    ApiKeyId,
+    /// A key's digest: it is the same key.
+    #[error("key with this digest")]
+    ApiKeyDigest,
+    /// A key's alias.
+    #[error("key with this alias")]
+    ApiKeyAlias,
+    /// A person's id.
+    #[error("user with this id")]
+    UserId,
+    /// A server's id.
+    #[error("server with this id")]
+    ServerId,
+    /// A server's name, in whatever case.
+    #[error("server with this name")]
+    ServerName,
+    /// A session's digest.
+    #[error("session with this digest")]
+    Session,
+}
+
+/// How the databases name each: the columns in SQLite's message, the constraint in PostgreSQL's.
+const UNIQUE: &[(&str, &str, Unique)] = &[
+    ("api_keys.id", "api_keys_pkey", Unique::ApiKeyId),
+    ("api_keys.digest", "api_keys_digest_key", Unique::ApiKeyDigest),
+    ("api_keys.alias", "api_keys_alias_key", Unique::ApiKeyAlias),
+    ("users.id", "users_pkey", Unique::UserId),
+    ("servers.id", "servers_pkey", Unique::ServerId),
+    ("servers.folded", "servers_folded_key", Unique::ServerName),
+    ("sessions.digest", "sessions_pkey", Unique::Session),
+];
+
+fn taken(error: &dyn DatabaseError) -> Option<Unique> {
+    if !error.is_unique_violation() {
+        return None;
+    }
+    let (_, _, unique) = UNIQUE.iter().find(|(columns, constraint, _)| {
+        error.constraint() == Some(constraint) || error.message().ends_with(columns)
+    })?;
+    Some(*unique)
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
+        match error.as_database_error().and_then(taken) {
+            Some(unique) => Self::Taken(unique),
+            None => Self::Database(error.into()),
+        }
     }
 }
 

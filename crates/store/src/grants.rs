@@ -1,63 +1,13 @@
 //! What a person has been granted at a server: opaque bytes, sealed to their row, replaced by compare-and-swap
 //! under a lease, so that of many processes one refreshes. What is in the bytes is the gateway's business.
 
-use crate::database::{execute, rows};
+use crate::database::{Transaction, execute, rows, rows_in};
 use crate::error::StoreError;
+use crate::ids::{ServerId, UserId};
 use crate::store::{RowContext, Store, Version, context, integer, time};
 use secrecy::SecretSlice;
-use std::fmt;
-use thiserror::Error;
 
 const TABLE: &str = "grants";
-/// Ids are part of an index, whose rows PostgreSQL limits.
-const ID_LIMIT: usize = 512;
-
-/// An id that cannot be one.
-#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-#[error("an id has 1 to 512 bytes, none of them NUL")]
-pub struct InvalidId;
-
-fn checked(id: String) -> Result<String, InvalidId> {
-    if id.is_empty() || id.len() > ID_LIMIT || id.contains('\0') {
-        Err(InvalidId)
-    } else {
-        Ok(id)
-    }
-}
-
-/// Who a grant belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(String);
-
-/// Which server a grant or registration is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerId(String);
-
-macro_rules! id {
-    ($name:ident) => {
-        impl $name {
-            /// An id of 1 to 512 bytes, none of them NUL.
-            pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
-                checked(id.into()).map(Self)
-            }
-
-            /// Its text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-id!(UserId);
-id!(ServerId);
-
 /// A grant, opened.
 #[derive(Debug)]
 pub struct Grant {
@@ -76,12 +26,16 @@ pub struct Grant {
 /// A grant without what is secret about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantSummary {
+    /// The person.
+    pub user_id: UserId,
     /// The server.
     pub server_id: ServerId,
     /// When it is over, in seconds since 1970.
     pub expires_at: Option<u64>,
     /// When the person signed in.
     pub connected_at: u64,
+    /// When it was last written.
+    pub updated_at: u64,
 }
 
 /// The answer to who may write a grant next.
@@ -100,6 +54,19 @@ pub enum Lease {
 
 /// sealed, version, `expires_at`, `connected_at`, `updated_at`
 type Row = (Vec<u8>, i64, Option<i64>, i64, i64);
+
+/// `user_id`, `server_id`, `expires_at`, `connected_at`, `updated_at`
+type Summary = (String, String, Option<i64>, i64, i64);
+
+fn summary((user_id, server_id, expires_at, connected_at, updated_at): Summary) -> GrantSummary {
+    GrantSummary {
+        user_id: UserId(user_id),
+        server_id: ServerId(server_id),
+        expires_at: expires_at.map(time),
+        connected_at: time(connected_at),
+        updated_at: time(updated_at),
+    }
+}
 
 fn row_context<'a>(user: &'a UserId, server: &'a ServerId, version: Version) -> RowContext<'a> {
     context(TABLE, user.as_str(), server.as_str(), version)
@@ -271,20 +238,50 @@ impl Store {
 
     /// What a person is connected to, by server id. Nothing is opened.
     pub async fn grants_of(&self, user: &UserId) -> Result<Vec<GrantSummary>, StoreError> {
-        type Summary = (String, Option<i64>, i64);
-        let sql = "SELECT server_id, expires_at, connected_at FROM grants WHERE user_id = $1";
+        let sql = "SELECT user_id, server_id, expires_at, connected_at, updated_at FROM grants \
+             WHERE user_id = $1";
         let found = rows!(reader, &self.database, Summary, sql, user.as_str())?;
-        let mut summaries: Vec<_> = found
-            .into_iter()
-            .map(|(server_id, expires_at, connected_at)| GrantSummary {
-                server_id: ServerId(server_id),
-                expires_at: expires_at.map(time),
-                connected_at: time(connected_at),
-            })
-            .collect();
+        let mut summaries: Vec<_> = found.into_iter().map(summary).collect();
         // Here, since the databases' collations differ.
         summaries.sort_by(|a, b| a.server_id.cmp(&b.server_id));
         Ok(summaries)
+    }
+
+    /// Who is connected to a server, by user id. Nothing is opened.
+    pub async fn grants_of_server(&self, server: &ServerId) -> Result<Vec<GrantSummary>, StoreError> {
+        let sql = "SELECT user_id, server_id, expires_at, connected_at, updated_at FROM grants \
+             WHERE server_id = $1";
+        let found = rows!(reader, &self.database, Summary, sql, server.as_str())?;
+        let mut summaries: Vec<_> = found.into_iter().map(summary).collect();
+        summaries.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+        Ok(summaries)
+    }
+
+    /// Removes a person's grants and gives them back, by server id, each opened where it can be.
+    pub(crate) async fn delete_grants_of(
+        &self,
+        within: &mut Transaction,
+        user: &UserId,
+    ) -> Result<Vec<(ServerId, Result<Grant, StoreError>)>, StoreError> {
+        type Deleted = (String, Vec<u8>, i64, Option<i64>, i64, i64);
+        let sql = "DELETE FROM grants WHERE user_id = $1 \
+             RETURNING server_id, sealed, version, expires_at, connected_at, updated_at";
+        let found = rows_in!(within, Deleted, sql, user.as_str())?;
+        let mut grants: Vec<_> = found
+            .into_iter()
+            .map(
+                |(server, sealed, version, expires_at, connected_at, updated_at)| {
+                    let (server, row) = (
+                        ServerId(server),
+                        (sealed, version, expires_at, connected_at, updated_at),
+                    );
+                    let grant = self.opened(row, user, &server);
+                    (server, grant)
+                },
+            )
+            .collect();
+        grants.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(grants)
     }
 
     fn opened(&self, row: Row, user: &UserId, server: &ServerId) -> Result<Grant, StoreError> {

@@ -281,6 +281,11 @@ impl KeyRing {
         self.shared.refresh();
     }
 
+    /// Where the keys come from.
+    pub fn source(&self) -> &KeySource {
+        &self.shared.source
+    }
+
     fn ring(&self) -> Guard<Arc<Ring>> {
         let ring = self.current.load();
         let masters = self.shared.keys.load();

@@ -3,7 +3,7 @@
 
 use crate::database::{execute, rows};
 use crate::error::StoreError;
-use crate::grants::ServerId;
+use crate::ids::ServerId;
 use crate::store::{RowContext, Store, Version, context, hex, integer, time};
 use secrecy::SecretSlice;
 

@@ -70,6 +70,8 @@ const TABLES: &[SealedTable] = &[
     sealed_table!("meta", "name", "name", "CAST(0 AS BIGINT)"),
     sealed_table!("grants", "user_id", "server_id", "version"),
     sealed_table!("registrations", "server_id", "digest", "generation"),
+    sealed_table!("servers", "id", "id", "version"),
+    sealed_table!("user_secrets", "user_id", "server_id", "version"),
 ];
 
 /// What [`Store::reseal`] did.

@@ -1,11 +1,13 @@
-//! The store: opened once, asked by all. What it keeps is in [`crate::grants`] and [`crate::registrations`].
+//! The store: opened once, asked by all. What it keeps is in a module for each table or two, codes to users.
 
+use crate::audit;
 use crate::database::{Database, execute, rows};
-use crate::error::{OpenError, StoreError};
+use crate::error::{DatabaseFault, OpenError, StoreError};
 use crate::keys::{KeyRing, MasterKeys, RowFault};
 use crate::url::DatabaseUrl;
 use aws_lc_rs::rand;
 use secrecy::SecretSlice;
+use tokio::sync::Semaphore;
 
 /// The purpose of the ring that rows are sealed with.
 pub const PURPOSE: &str = "store";
@@ -18,6 +20,8 @@ const VERSIONS_A_SECOND: u64 = 1 << 20;
 pub struct Store {
     pub(crate) database: Database,
     pub(crate) ring: KeyRing,
+    /// Turns to read the audit.
+    pub(crate) audit_reads: Semaphore,
 }
 
 /// Which writing of a row it is. A later one is greater, and a row that is deleted and made again does not begin
@@ -61,6 +65,7 @@ impl Store {
         let store = Self {
             database: Database::connect(url).await?,
             ring: keys.ring(PURPOSE),
+            audit_reads: Semaphore::new(audit::READS),
         };
         // Before anything is changed.
         if store
@@ -89,6 +94,14 @@ impl Store {
     /// Closes every connection, after what is under way.
     pub async fn close(&self) {
         self.database.close().await;
+    }
+
+    /// What kind of database it is.
+    pub fn kind(&self) -> &'static str {
+        match self.database {
+            Database::Sqlite { .. } => "SQLite",
+            Database::Postgres(_) => "PostgreSQL",
+        }
     }
 
     /// The ring that rows are sealed with.
@@ -183,12 +196,12 @@ pub(crate) fn context<'a>(
     }
 }
 
-/// A time for the database, which has no unsigned numbers.
 /// Text, so that every primary key is.
 pub(crate) fn hex(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A time for the database, which has no unsigned numbers.
 pub(crate) fn integer(time: u64) -> i64 {
     i64::try_from(time).unwrap_or(i64::MAX)
 }
@@ -196,4 +209,11 @@ pub(crate) fn integer(time: u64) -> i64 {
 /// A time of the database.
 pub(crate) fn time(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
+}
+
+/// A digest of the database, which keeps those of no other length.
+pub(crate) fn digest(bytes: &[u8]) -> Result<[u8; 32], StoreError> {
+    bytes
+        .try_into()
+        .map_err(|_| StoreError::Database(DatabaseFault::new("a digest has another length")))
 }

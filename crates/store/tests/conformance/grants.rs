@@ -59,9 +59,11 @@ pub(crate) async fn a_grant_is_kept_replaced_and_deleted(place: &Place) {
         (first, Some(NOW + 60), NOW, NOW)
     );
     let summary = |server_id: &ServerId, expires_at, connected_at| GrantSummary {
+        user_id: ada.clone(),
         server_id: server_id.clone(),
         expires_at,
         connected_at,
+        updated_at: connected_at,
     };
     assert_eq!(
         store.grants_of(&ada).await.expect("answers"),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use vestibule_store::{DatabaseUrl, MasterKeys, ServerId, Store, UserId};
 
 /// Where a test's database is. Removed when dropped; [`Place::remove`] does it for PostgreSQL.
@@ -105,6 +106,32 @@ impl Place {
         } else {
             let mut connection = self.raw_sqlite().await;
             connection.execute(sql).await.expect("done").rows_affected()
+        }
+    }
+
+    /// Runs a statement past the store in a transaction, says so, and commits: in PostgreSQL once somebody waits for
+    /// it, in SQLite, which does not tell, at once.
+    pub(crate) async fn behind_until_waited_for(&self, sql: &'static str, done: oneshot::Sender<()>) {
+        if let Some(mut connection) = self.raw_postgres().await {
+            let mut transaction = connection.begin().await.expect("begun");
+            transaction.execute(sql).await.expect("done");
+            done.send(()).expect("awaited");
+            let mut watch = self.raw_postgres().await.expect("connects");
+            let waiting = "SELECT COUNT(*) FROM pg_stat_activity \
+                 WHERE wait_event_type = 'Lock' AND datname = current_database()";
+            while sqlx::query_scalar::<_, i64>(waiting)
+                .fetch_one(&mut watch)
+                .await
+                .expect("found")
+                == 0
+            {}
+            transaction.commit().await.expect("committed");
+        } else {
+            let mut connection = self.raw_sqlite().await;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.expect("begun");
+            transaction.execute(sql).await.expect("done");
+            done.send(()).expect("awaited");
+            transaction.commit().await.expect("committed");
         }
     }
 
