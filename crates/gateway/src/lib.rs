@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod digest;
 pub mod http;
 pub mod ids;
 pub mod issuer;
+pub mod live;
 pub mod net;
 pub mod policy;
 pub mod registry;

@@ -1,15 +1,23 @@
-//! Who is calling. Gives an [`Admission`], from which no outbound credential can be made.
+//! Who is calling. Gives an [`Admission`], from which no outbound credential can be made. What an admitted caller may
+//! use is [`crate::policy::access`]'s.
 
+pub mod keys;
+pub mod server_session;
+
+use crate::audit::note;
 use crate::config::fields;
 use crate::registry::Server;
-use crate::web::error::{ErrorCode, Refusal};
-use aws_lc_rs::{constant_time, digest};
+use crate::web::error::{ErrorCode, Refusal, Wanted};
+use aws_lc_rs::constant_time;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use keys::{Keys, VirtualKey, digest_of};
 use memchr::memmem;
 use secrecy::{ExposeSecret, SecretString};
+use server_session::{Holder, ServerSessions};
 use std::sync::Arc;
 use vestibule_oauth::BearerChallenge;
+use vestibule_store::UserId;
 
 /// The header that keeps `Authorization` free. It counts before it.
 pub const LITELLM_API_KEY: HeaderName = HeaderName::from_static("x-litellm-api-key");
@@ -18,10 +26,12 @@ const NOT_THE_KEY: &str = "The Authorization header does not hold the gateway ke
                            so that Authorization stays free for the server's own token.";
 
 /// Who a caller is. Sealed session ids are bound to [`Principal::id`], not to the bytes of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Principal {
     /// The holder of the master key.
     Master,
+    /// The holder of a virtual key.
+    Key(Arc<VirtualKey>),
     /// Anybody, where no master key is configured.
     Anyone,
     /// Whoever calls servers that all judge their callers themselves. Known to nobody, so nothing is kept for it.
@@ -30,14 +40,31 @@ pub enum Principal {
 
 impl Principal {
     /// A stable name; distinct principals have distinct ones.
-    pub fn id(self) -> &'static [u8] {
+    pub fn id(&self) -> &[u8] {
         match self {
             Self::Master => b"master",
+            Self::Key(key) => key.principal(),
             Self::Anyone => b"anyone",
             Self::Delegated => b"delegated",
         }
     }
+
+    /// Resolves when what began with it is over; `None` where that is never. `now` is in seconds since 1970.
+    pub fn over(&self, now: u64) -> Option<impl Future<Output = ()> + Send + 'static> {
+        match self {
+            Self::Key(key) => Some(key.over(now)),
+            Self::Master | Self::Anyone | Self::Delegated => None,
+        }
+    }
 }
+
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Principal {}
 
 /// What a request is for, as far as its path and headers name it. Who may come in can depend on it.
 #[derive(Clone, Copy)]
@@ -68,6 +95,27 @@ impl<'t> Targets<'t> {
         self.are_all(Server::admits_by_itself)
     }
 
+    /// The one server, where people bring keys of their own for it.
+    fn of_own_keys(self) -> Option<&'t Arc<Server>> {
+        match self.servers {
+            [server] if self.all_resolved && server.byok().is_some() => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The refusal, with where a client can sign in instead of showing a key.
+    fn with_sign_in(self, refusal: Refusal, error: Option<&'static str>) -> Refusal {
+        let Some(server) = self.of_own_keys() else {
+            return refusal;
+        };
+        refusal.with_sign_in(Wanted {
+            server: server.name.clone(),
+            realm: Some(fields::REALM),
+            error,
+            ..Wanted::default()
+        })
+    }
+
     fn are_all(self, is_so: impl Fn(&Server) -> bool) -> bool {
         self.all_resolved && !self.servers.is_empty() && self.servers.iter().all(|server| is_so(server))
     }
@@ -80,6 +128,10 @@ pub struct Admission {
     pub principal: Principal,
     /// The dedicated header as presented, which may differ from the master key where the gateway is open.
     presented: Option<HeaderValue>,
+    /// Who holds the master key, where they said so.
+    holder: Option<UserId>,
+    /// The header that the key stood in.
+    header: Option<HeaderName>,
 }
 
 /// Decides who may come in.
@@ -88,6 +140,8 @@ pub struct Gate {
     master: Option<Key>,
     /// The operator's own header for the key; it counts first.
     key_header: Option<HeaderName>,
+    keys: Arc<Keys>,
+    sessions: Arc<ServerSessions>,
 }
 
 #[derive(Debug)]
@@ -97,12 +151,20 @@ struct Key {
 }
 
 impl Gate {
-    /// A gate for this master key; without one everybody is admitted. `key_header` is a further header for the key.
-    pub fn new(master_key: Option<SecretString>, key_header: Option<HeaderName>) -> Self {
+    /// A gate for this master key and these virtual keys; without a master key everybody is admitted. `key_header` is a
+    /// further header for the key. `sessions` stand for keys at single servers.
+    pub fn new(
+        master_key: Option<SecretString>,
+        key_header: Option<HeaderName>,
+        keys: Arc<Keys>,
+        sessions: Arc<ServerSessions>,
+    ) -> Self {
         Self {
             key_header,
+            keys,
+            sessions,
             master: master_key.map(|text| Key {
-                digest: sha256(text.expose_secret().as_bytes()),
+                digest: digest_of(text.expose_secret().as_bytes()),
                 text,
             }),
         }
@@ -116,23 +178,26 @@ impl Gate {
     /// Who may come in to `targets`. The one place that admits without a key, before any key is looked at: where all
     /// targets judge their callers themselves and the request shows no key of ours. No failure of a key leads here.
     pub fn admit_to(&self, headers: &HeaderMap, targets: Targets<'_>) -> Result<Admission, Refusal> {
-        let litellm = single(headers, &LITELLM_API_KEY)?;
+        let name = LITELLM_API_KEY;
+        let litellm = single(headers, &name)?.map(|value| (&name, value));
         let primary = match &self.key_header {
-            Some(name) => single(headers, name)?.or(litellm),
+            Some(name) => single(headers, name)?.map(|value| (name, value)).or(litellm),
             None => litellm,
         };
         let secondary = single(headers, &header::AUTHORIZATION)?;
         // `Authorization` is the servers' own there, unless it is unmistakably ours.
         if targets.all_judge_themselves()
             && primary.is_none()
-            && !secondary.is_some_and(|value| self.is_master(value))
+            && !secondary.is_some_and(|value| self.is_ours(value))
         {
             return Ok(Admission {
                 principal: Principal::Delegated,
                 presented: None,
+                holder: None,
+                header: None,
             });
         }
-        let admission = self.admit_with_key(primary, secondary)?;
+        let admission = self.admit_with_key(primary, secondary, targets)?;
         let key_in_the_way = self.master.is_some() && primary.is_none();
         if key_in_the_way && targets.are_all(Server::always_has_token) {
             return Err(challenge(ErrorCode::KeyInTheWay, None));
@@ -144,23 +209,44 @@ impl Gate {
     /// or after `Bearer`.
     fn admit_with_key(
         &self,
-        primary: Option<&HeaderValue>,
+        primary: Option<(&HeaderName, &HeaderValue)>,
         secondary: Option<&HeaderValue>,
+        targets: Targets<'_>,
     ) -> Result<Admission, Refusal> {
-        let presented = primary.cloned();
+        let presented = primary.map(|(_, value)| value.clone());
         let Some(master) = &self.master else {
             return Ok(Admission {
                 principal: Principal::Anyone,
                 presented,
+                holder: None,
+                header: None,
             });
         };
-        let Some(value) = primary.or(secondary) else {
-            return Err(challenge(ErrorCode::MissingKey, None));
+        let authorization = header::AUTHORIZATION;
+        let secondary = secondary.map(|value| (&authorization, value));
+        let Some((header, value)) = primary.or(secondary) else {
+            return Err(targets.with_sign_in(challenge(ErrorCode::MissingKey, None), None));
         };
+        if primary.is_none() && server_session::is_one(bare(value.as_bytes())) {
+            return self.admit_with_session(value, targets);
+        }
+        let header = Some(header.clone());
         if master.is(value) {
             return Ok(Admission {
                 principal: Principal::Master,
                 presented,
+                holder: None,
+                header,
+            });
+        }
+        if let Some(key) = self.keys.find(bare(value.as_bytes())) {
+            note::presented(&key);
+            self.keys.take(&key).map_err(challenged)?;
+            return Ok(Admission {
+                principal: Principal::Key(key),
+                presented: Some(value.clone()),
+                holder: None,
+                header,
             });
         }
         if primary.is_some() {
@@ -174,8 +260,100 @@ impl Gate {
         })
     }
 
-    fn is_master(&self, value: &HeaderValue) -> bool {
-        self.master.as_ref().is_some_and(|master| master.is(value))
+    /// The holder of a session, which counts for the one server that it was made for.
+    fn admit_with_session(&self, value: &HeaderValue, targets: Targets<'_>) -> Result<Admission, Refusal> {
+        let error = Some("invalid_token");
+        let refused = challenge(ErrorCode::ServerSessionEnded, error);
+        let holder = targets.of_own_keys().and_then(|server| {
+            let now = self.keys.clock().unix_seconds();
+            let text = bare(value.as_bytes());
+            self.sessions.open(text, &server.id, now)
+        });
+        let Some((principal, user)) = holder.and_then(|holder| self.behind(&holder)) else {
+            return Err(targets.with_sign_in(refused, error));
+        };
+        if let Principal::Key(key) = &principal {
+            self.keys.take(key).map_err(challenged)?;
+        }
+        Ok(Admission {
+            principal,
+            presented: Some(value.clone()),
+            holder: Some(user),
+            header: Some(header::AUTHORIZATION),
+        })
+    }
+
+    /// What a session for this caller, as this person, is sealed with.
+    pub fn holder(&self, admission: &Admission, user: &UserId) -> Option<Holder> {
+        let (key, digest) = match &admission.principal {
+            Principal::Master => (None, self.master.as_ref()?.digest),
+            Principal::Key(key) => (Some(key.id.clone()), self.keys.with_digest(&key.id)?.0),
+            Principal::Anyone | Principal::Delegated => return None,
+        };
+        let user = user.as_str().to_owned();
+        Some(Holder { key, digest, user })
+    }
+
+    /// Who is behind a holder now: nobody, once the key is another one or another person's.
+    pub fn behind(&self, holder: &Holder) -> Option<(Principal, UserId)> {
+        let user = holder.user_id()?;
+        let Some(id) = &holder.key else {
+            let same = self.master.as_ref()?.digest == holder.digest;
+            return same.then_some((Principal::Master, user));
+        };
+        let (digest, key) = self.keys.with_digest(id)?;
+        let counts = digest == holder.digest && key.user.as_ref() == Some(&user);
+        (counts && key.counts(self.keys.clock().unix_seconds())).then_some((Principal::Key(key), user))
+    }
+
+    /// A session for `holder` at `server`, from now on.
+    pub fn session(&self, holder: &Holder, server: &Server) -> Option<SecretString> {
+        let now = self.keys.clock().unix_seconds();
+        self.sessions.seal(holder, &server.id, now)
+    }
+
+    /// What stands for keys at single servers.
+    pub fn sessions(&self) -> &Arc<ServerSessions> {
+        &self.sessions
+    }
+
+    /// Whether a value is a gateway key, and can be nothing else.
+    fn is_ours(&self, value: &HeaderValue) -> bool {
+        server_session::is_one(bare(value.as_bytes()))
+            || self.master.as_ref().is_some_and(|master| master.is(value))
+            || self.keys.find(bare(value.as_bytes())).is_some()
+    }
+
+    /// Who holds this key, typed in by a person.
+    ///
+    /// # Errors
+    /// [`ErrorCode::WrongKey`] for a text that is no key; where it is one that does not count, the reason.
+    pub fn holder_of(&self, key: &SecretString) -> Result<Principal, Refusal> {
+        let text = key.expose_secret().trim().as_bytes();
+        if self.master.as_ref().is_some_and(|master| master.is_text(text)) {
+            return Ok(Principal::Master);
+        }
+        match self.keys.find(text) {
+            Some(key) if self.master.is_some() => {
+                self.keys.judge(&key)?;
+                Ok(Principal::Key(key))
+            }
+            _ => Err(Refusal::new(ErrorCode::WrongKey)),
+        }
+    }
+
+    /// The digest of the text of the key that makes somebody this principal; another one once the key is another.
+    pub fn digest_of<'g>(&'g self, principal: &'g Principal) -> Option<&'g [u8; 32]> {
+        match principal {
+            Principal::Master => self.master.as_ref().map(|master| &master.digest),
+            Principal::Key(key) => Some(key.digest()),
+            Principal::Anyone | Principal::Delegated => None,
+        }
+    }
+
+    /// Whether there is a master key, and with it keys at all.
+    pub fn asks_for_keys(&self) -> bool {
+        self.master.is_some()
     }
 
     /// Whether a gateway key stands anywhere in `value`, in the clear or in the Base64 of Basic. Such a value goes to no
@@ -188,6 +366,11 @@ impl Gate {
         let presented = admission.presented.as_ref().map(|value| bare(value.as_bytes()));
         let decoded = basic(value.as_bytes());
         // A one-letter key would stand in every value.
+        let texts = [Some(value.as_bytes()), decoded.as_deref()];
+        let is_of_a_caller = |text| self.keys.stand_in(text) || server_session::stands_in(text);
+        if texts.into_iter().flatten().any(is_of_a_caller) {
+            return true;
+        }
         [master, presented]
             .into_iter()
             .flatten()
@@ -204,26 +387,45 @@ impl Gate {
 
 impl Key {
     fn is(&self, value: &HeaderValue) -> bool {
-        let digest = sha256(bare(value.as_bytes()));
+        self.is_text(bare(value.as_bytes()))
+    }
+
+    fn is_text(&self, text: &[u8]) -> bool {
+        let digest = digest_of(text);
         constant_time::verify_slices_are_equal(&digest, &self.digest).is_ok()
     }
 }
 
 impl Admission {
+    /// Somebody who signed in at a page of the gateway: with a key, or with the master key as this person.
+    pub fn of_session(principal: Principal, holder: Option<UserId>) -> Self {
+        Self {
+            principal,
+            presented: None,
+            holder,
+            header: None,
+        }
+    }
+
+    /// The header that the key stood in, where it stood in one.
+    pub fn header(&self) -> Option<&HeaderName> {
+        self.header.as_ref()
+    }
+
+    /// The person, where one is known.
+    pub fn user(&self) -> Option<&UserId> {
+        match &self.principal {
+            Principal::Key(key) => key.user.as_ref(),
+            Principal::Master => self.holder.as_ref(),
+            Principal::Anyone | Principal::Delegated => None,
+        }
+    }
+
     /// Where `server` is, for this caller's eyes: its place in the network is not for whoever comes in without a key.
     pub fn address_of(&self, server: &Server) -> String {
         match self.principal {
             Principal::Delegated => "(hidden)".into(),
-            Principal::Master | Principal::Anyone => server.endpoint.shown(),
-        }
-    }
-
-    /// Whether the caller may use `server`: without a key only what judges its callers itself, wherever the server
-    /// was found.
-    pub fn may_use(&self, server: &Server) -> bool {
-        match self.principal {
-            Principal::Delegated => server.admits_by_itself(),
-            Principal::Master | Principal::Anyone => true,
+            Principal::Master | Principal::Key(_) | Principal::Anyone => server.endpoint.shown(),
         }
     }
 }
@@ -256,10 +458,16 @@ fn basic(value: &[u8]) -> Option<Vec<u8>> {
     is_basic.then(|| BASE64_STANDARD.decode(rest.trim_ascii()).ok())?
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    whole
+/// A refusal of a key that is known: nothing that a sign-in would mend.
+fn challenged(refusal: Refusal) -> Refusal {
+    if refusal.code.status() != StatusCode::UNAUTHORIZED {
+        return refusal;
+    }
+    let with_challenge = challenge(refusal.code, Some("invalid_token"));
+    Refusal {
+        header: with_challenge.header,
+        ..refusal
+    }
 }
 
 fn challenge(code: ErrorCode, error: Option<&str>) -> Refusal {
@@ -275,6 +483,9 @@ fn challenge(code: ErrorCode, error: Option<&str>) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use std::collections::HashMap;
+    use vestibule_store::MasterKeys;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -287,8 +498,15 @@ mod tests {
         map
     }
 
+    fn gate_for(master: Option<&str>) -> Gate {
+        let (clock, _) = Clock::manual();
+        let master_keys = MasterKeys::from_environment(&HashMap::new()).expect("keys");
+        let sessions = Arc::new(ServerSessions::new(&master_keys));
+        Gate::new(master.map(Into::into), None, Arc::new(Keys::new(clock)), sessions)
+    }
+
     fn code(pairs: &[(&str, &str)]) -> Option<ErrorCode> {
-        let gate = Gate::new(Some("sk-1234567890".into()), None);
+        let gate = gate_for(Some("sk-1234567890"));
         gate.admit(&headers(pairs)).err().map(|refusal| refusal.code)
     }
 
@@ -334,7 +552,7 @@ mod tests {
 
     #[test]
     fn the_challenge_names_an_error_only_when_a_key_was_meant() {
-        let gate = Gate::new(Some("sk-1234567890".into()), None);
+        let gate = gate_for(Some("sk-1234567890"));
         let challenge = |pairs: &[(&str, &str)]| {
             let refusal = gate.admit(&headers(pairs)).expect_err("refused");
             refusal
@@ -371,11 +589,11 @@ mod tests {
 
     #[test]
     fn keys_are_found_wherever_they_hide() {
-        let gate = Gate::new(Some("sk-1234567890".into()), None);
+        let gate = gate_for(Some("sk-1234567890"));
         let admission = gate.admit(&headers(&[(KEY, "sk-1234567890")])).expect("admitted");
         let carries = |value: &'static str| gate.carries_key(&admission, &HeaderValue::from_static(value));
         assert!(carries("Bearer sk-1234567890") && carries("x=sk-1234567890;y") && !carries("sk-123456789"));
-        let open = Gate::new(None, None);
+        let open = gate_for(None);
         let admission = open.admit(&headers(&[(KEY, "Bearer sk-abc")])).expect("admitted");
         assert!(open.carries_key(&admission, &HeaderValue::from_static("Bearer sk-abc")));
         assert!(!open.carries_key(&admission, &HeaderValue::from_static("Bearer other")));

@@ -3,11 +3,11 @@
 use super::serve::{serve, start};
 use super::{fail, say};
 use crate::config;
+use crate::live::Source;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -68,11 +68,18 @@ async fn prepare(
         vestibule_mock::config_yaml(&upstream)
     );
     let loaded = config::load(&text, environment);
-    let settings = loaded
+    let mut settings = loaded
         .settings
         .ok_or_else(|| format!("the demo's configuration is wrong: {:?}", loaded.findings))?;
-    let gateway = start(settings, environment, Path::new("demo"), true, None).await?;
-    if !base.ends_with(&format!(":{}", arguments.port)) {
+    settings.database_url = Some("sqlite::memory:".into());
+    let source = Source {
+        path: None,
+        text,
+        // What this machine has for a real gateway is none of the demo's.
+        environment: HashMap::new(),
+    };
+    let gateway = start(settings, source, true, None).await?;
+    if arguments.port != 0 && !base.ends_with(&format!(":{}", arguments.port)) {
         say(&format!(
             "Port {} is taken; the gateway is at {base}.",
             arguments.port

@@ -3,6 +3,7 @@
 
 use super::database::database_url;
 use super::{ConfigFile, fail, load, report, say};
+use crate::config::Settings;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,10 +38,11 @@ pub(super) struct Rotate {
 }
 
 /// What every one of the commands works on.
-struct Opened {
-    url: DatabaseUrl,
-    keys: MasterKeys,
-    store: Store,
+pub(super) struct Opened {
+    pub(super) settings: Settings,
+    pub(super) url: DatabaseUrl,
+    pub(super) keys: MasterKeys,
+    pub(super) store: Store,
 }
 
 pub(super) fn run(command: &Command, environment: &HashMap<String, String>) -> ExitCode {
@@ -71,9 +73,13 @@ pub(super) fn run(command: &Command, environment: &HashMap<String, String>) -> E
     })
 }
 
-async fn open(file: &ConfigFile, environment: &HashMap<String, String>) -> Result<Opened, ExitCode> {
-    let loaded = load(&file.config, environment)?;
-    let Some(settings) = &loaded.settings else {
+/// Opens the database that the configuration file names. It is there already, and so are its keys.
+pub(super) async fn open(
+    file: &ConfigFile,
+    environment: &HashMap<String, String>,
+) -> Result<Opened, ExitCode> {
+    let mut loaded = load(&file.config, environment)?;
+    let Some(settings) = loaded.settings.take() else {
         report(&file.config, &loaded);
         return Err(fail(&format!(
             "{} cannot be used; nothing was changed",
@@ -95,7 +101,12 @@ async fn open(file: &ConfigFile, environment: &HashMap<String, String>) -> Resul
             let keys = MasterKeys::load(environment, &url).map_err(|fault| fail(&fault.to_string()))?;
             let store = Store::open(&url, &keys).await;
             let store = store.map_err(|error| fail(&error.to_string()))?;
-            Ok(Opened { url, keys, store })
+            Ok(Opened {
+                settings,
+                url,
+                keys,
+                store,
+            })
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The command line: one file a command.
 
+mod api_keys;
 mod check;
 pub(crate) mod database;
 mod demo;
 mod doctor;
 mod keys;
+mod managing;
 mod mock;
 mod serve;
+mod users;
 
 use crate::config::{self, Loaded, Severity};
 use crate::telemetry::logs::{self, LogFormat};
@@ -77,11 +80,18 @@ enum Command {
     /// Look at the master keys that what lasts is sealed with, and change them.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Make, list and change the keys that callers have. It works beside a running gateway, which takes a change up
+    /// within a second.
+    #[command(subcommand)]
+    ApiKeys(api_keys::Command),
+    /// Write down, list and change people, whose keys and sign-ins they are.
+    #[command(subcommand)]
+    Users(users::Command),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct ConfigFile {
     /// The configuration file (LiteLLM's YAML).
     #[arg(long, short, value_name = "FILE", env = "VESTIBULE_CONFIG")]
@@ -103,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments, &environment),
         Command::Mock(arguments) => mock::run(&arguments),
         Command::Keys(command) => keys::run(&command, &environment),
+        Command::ApiKeys(command) => api_keys::run(command, &environment),
+        Command::Users(command) => users::run(command, &environment),
         Command::Schema => {
             let schema = config::reference::json_schema();
             say(&format!("{schema:#}"));
@@ -131,10 +143,12 @@ fn fail(line: &str) -> ExitCode {
 
 /// Reads and judges a file.
 fn load(path: &Path, environment: &HashMap<String, String>) -> Result<Loaded, ExitCode> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(config::load(&text, environment)),
-        Err(error) => Err(fail(&format!("{} cannot be read: {error}", path.display()))),
-    }
+    Ok(config::load(&read(path)?, environment))
+}
+
+fn read(path: &Path) -> Result<String, ExitCode> {
+    std::fs::read_to_string(path)
+        .map_err(|error| fail(&format!("{} cannot be read: {error}", path.display())))
 }
 
 /// A finding with the file before it, as editors and people jump to it.

@@ -1,11 +1,13 @@
 //! `vestibule serve`: configuration, parts, port, then calls until a signal.
 
 use super::database::database_url;
-use super::{ConfigFile, fail, load, report, say};
+use super::{ConfigFile, fail, read, report, say};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::transport::stdio_is_enabled;
+use crate::config::{self, Settings};
 use crate::http::{self, Gateway};
+use crate::live::{Live, Source};
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::io;
@@ -38,16 +40,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, environment: &HashMap<String, String>) -> ExitCode {
-    let loaded = match load(&arguments.file.config, environment) {
-        Ok(loaded) => loaded,
+    let path = &arguments.file.config;
+    let text = match read(path) {
+        Ok(text) => text,
         Err(code) => return code,
     };
-    report(&arguments.file.config, &loaded);
+    let loaded = config::load(&text, environment);
+    report(path, &loaded);
     let Some(settings) = loaded.settings else {
-        return fail(&format!(
-            "{} cannot be used; nothing was started",
-            arguments.file.config.display()
-        ));
+        return fail(&format!("{} cannot be used; nothing was started", path.display()));
     };
     let host = match host(arguments.host, &settings) {
         Ok(host) => host,
@@ -63,15 +64,12 @@ pub(super) fn run(arguments: &Arguments, environment: &HashMap<String, String>) 
             Ok(listener) => listener,
             Err(error) => return fail(&format!("{address} cannot be bound: {error}")),
         };
-        let gateway = match start(
-            settings,
-            environment,
-            &arguments.file.config,
-            host.is_loopback(),
-            arguments.workers,
-        )
-        .await
-        {
+        let source = Source {
+            path: Some(path.clone()),
+            text,
+            environment: environment.clone(),
+        };
+        let gateway = match start(settings, source, host.is_loopback(), arguments.workers).await {
             Ok(gateway) => gateway,
             Err(line) => return fail(&line),
         };
@@ -92,11 +90,10 @@ fn host(asked: Option<IpAddr>, settings: &Settings) -> Result<IpAddr, String> {
 }
 
 /// The parts and the worker threads. Token requests and the store run on the runtime that calls this. What lasts is
-/// kept beside `config`, unless the settings say otherwise.
+/// kept beside the file that `source` names, unless the settings say otherwise.
 pub(super) async fn start(
     settings: Settings,
-    environment: &HashMap<String, String>,
-    config: &Path,
+    source: Source,
     loopback: bool,
     workers: Option<usize>,
 ) -> Result<Gateway, String> {
@@ -110,10 +107,10 @@ pub(super) async fn start(
     {
         tracing::warn!("{warning}");
     }
-    if settings.has_programs() {
+    if stdio_is_enabled(&source.environment) {
         keep_memory_private();
     }
-    let (keys, store) = lasting(&settings, environment, config).await?;
+    let (keys, store) = lasting(&settings, &source).await?;
     let app = App::build(
         settings,
         &keys,
@@ -124,31 +121,53 @@ pub(super) async fn start(
     )
     .map_err(|error| error.to_string())?;
     let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
-    Gateway::start(Arc::new(app), workers).map_err(|error| format!("the workers cannot be started: {error}"))
+    let live = Live::new(app, source, Handle::current());
+    live.look().await.map_err(|error| error.to_string())?;
+    Gateway::start(live, workers).map_err(|error| format!("the workers cannot be started: {error}"))
 }
 
-/// The keys, and the store where something has to last: people's tokens and our registrations.
-async fn lasting(
-    settings: &Settings,
-    environment: &HashMap<String, String>,
-    config: &Path,
-) -> Result<(MasterKeys, Option<Arc<Store>>), String> {
-    if !settings.has_sign_in() {
-        let keys = MasterKeys::from_environment(environment).map_err(|fault| fault.to_string())?;
-        if keys.ephemeral {
-            tracing::info!(
-                "MCP sessions end with this process; set VESTIBULE_MASTER_KEY_FILE to keep them across restarts and replicas"
-            );
-        }
-        return Ok((keys, None));
+/// The keys, and the store: for people's tokens and our registrations, and where a master key manages the gateway, for
+/// keys, servers and the record of calls. The latter can be done without, and then is.
+async fn lasting(settings: &Settings, source: &Source) -> Result<(MasterKeys, Option<Arc<Store>>), String> {
+    let environment = &source.environment;
+    let is_needed = settings.has_sign_in();
+    if !is_needed && settings.master_key.is_none() {
+        return without_store(environment);
     }
+    let config = source.path.as_deref().unwrap_or(Path::new(""));
     let url = database_url(environment, config, settings.database_url.as_ref())?;
-    let keys = MasterKeys::load(environment, &url).map_err(|fault| fault.to_string())?;
-    tracing::info!(database = %url, keys = %keys.source(), "what people sign in for is kept");
-    let store = Store::open(&url, &keys)
-        .await
-        .map_err(|error| error.to_string())?;
+    let is_chosen = settings.database_url.is_some() || environment.contains_key("DATABASE_URL");
+    let keys = match MasterKeys::load(environment, &url) {
+        Err(fault) if !is_needed => return nothing_lasts(&fault, environment),
+        keys => keys.map_err(|fault| fault.to_string())?,
+    };
+    let store = match Store::open(&url, &keys).await {
+        // A database that somebody chose is there to be used.
+        Err(fault) if !is_needed && !is_chosen => return nothing_lasts(&fault, environment),
+        store => store.map_err(|error| error.to_string())?,
+    };
+    tracing::info!(database = %url, keys = %keys.source(), "what lasts is kept");
     Ok((keys, Some(Arc::new(store))))
+}
+
+fn nothing_lasts(
+    fault: &dyn std::fmt::Display,
+    environment: &HashMap<String, String>,
+) -> Result<(MasterKeys, Option<Arc<Store>>), String> {
+    tracing::warn!(
+        "{fault}; so there are no keys beside the master key, no servers beside the file's, and no record of calls"
+    );
+    without_store(environment)
+}
+
+fn without_store(environment: &HashMap<String, String>) -> Result<(MasterKeys, Option<Arc<Store>>), String> {
+    let keys = MasterKeys::from_environment(environment).map_err(|fault| fault.to_string())?;
+    if keys.ephemeral {
+        tracing::info!(
+            "MCP sessions end with this process; set VESTIBULE_MASTER_KEY_FILE to keep them across restarts and replicas"
+        );
+    }
+    Ok((keys, None))
 }
 
 /// Programs of `transport: stdio` run as the same user. Linux lets them read this process's environment and memory,

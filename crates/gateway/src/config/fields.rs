@@ -4,7 +4,7 @@
 mod general;
 mod server;
 
-pub use general::{GENERAL, LIMITS, LITELLM, PASSED_OVER, SECTIONS, SECTIONS_NOT_YET, VESTIBULE};
+pub use general::{AUDIT, GENERAL, LIMITS, LITELLM, PASSED_OVER, SECTIONS, SECTIONS_NOT_YET, VESTIBULE};
 pub use server::{AUTH_TYPES, ENV_VAR, SERVER};
 
 /// A key of one section.

@@ -72,22 +72,24 @@ pub fn by_auth_type(
     token: &str,
     token_header: &HeaderName,
 ) -> Result<(HeaderName, HeaderValue), Unfit> {
-    let (name, value) = match auth_type {
-        "api_key" => (HeaderName::from_static("x-api-key"), token.to_owned()),
-        "token" => (
-            header::AUTHORIZATION,
-            format!("token {}", without_scheme(token, "token")),
-        ),
-        "basic" => (header::AUTHORIZATION, basic(token).ok_or(Unfit::NoPassword)?),
-        bearer if BEARERS.contains(&bearer) => (
-            token_header.clone(),
-            format!("Bearer {}", without_scheme(token, "bearer")),
-        ),
-        _ => (header::AUTHORIZATION, token.to_owned()),
+    let value = match auth_type {
+        "token" => format!("token {}", without_scheme(token, "token")),
+        "basic" => basic(token).ok_or(Unfit::NoPassword)?,
+        bearer if BEARERS.contains(&bearer) => format!("Bearer {}", without_scheme(token, "bearer")),
+        _ => token.to_owned(),
     };
     let mut value = HeaderValue::from_str(&value).map_err(|_| Unfit::Character)?;
     value.set_sensitive(true);
-    Ok((name, value))
+    Ok((header_of(auth_type, token_header), value))
+}
+
+/// The name of that header.
+pub(super) fn header_of(auth_type: &str, token_header: &HeaderName) -> HeaderName {
+    match auth_type {
+        "api_key" => HeaderName::from_static("x-api-key"),
+        bearer if BEARERS.contains(&bearer) => token_header.clone(),
+        _ => header::AUTHORIZATION,
+    }
 }
 
 impl Reader<'_> {

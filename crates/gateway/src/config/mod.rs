@@ -2,6 +2,9 @@
 //! turned into the program's types. Nothing here binds a port or opens a connection.
 
 mod aws_sigv4;
+mod byok;
+mod change;
+mod document;
 mod exchange;
 pub mod fields;
 mod headers;
@@ -16,31 +19,39 @@ mod rules;
 mod server;
 pub mod settings;
 mod shared;
+mod stored;
 pub mod transport;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+pub use change::{Change, Changed};
+pub use document::{Document, MASK, Shown, shown};
 pub use headers::{PER_SERVER, Unfit, by_auth_type, is_reserved_header, per_server};
 pub use problem::{Problem, Severity};
 pub use settings::{
-    AssertionAudience, Auth, AwsSettings, BrowserAccess, CallerHeaders, ClientKey, Consent, Endpoint,
-    EnvValue, Exchange, ExchangeClient, ExchangeProfile, Limits, MachineRequest, OriginSettings, Passthrough,
-    Program, ProgramRules, ProxySettings, RoleSettings, RuleSettings, SendResource, ServerSettings, Settings,
-    SharedSettings, SignIn, SubjectSettings, TokenEndpoint,
+    AssertionAudience, AuditSettings, Auth, AwsSettings, BrowserAccess, ByokPage, CallerHeaders, ClientKey,
+    Consent, Endpoint, EnvValue, Exchange, ExchangeClient, ExchangeProfile, Limits, MachineRequest,
+    Management, OriginSettings, Passthrough, Program, ProgramRules, Provenance, ProxySettings, RoleSettings,
+    RuleSettings, SendResource, ServerSettings, Settings, SharedSettings, SignIn, SubjectSettings,
+    TokenEndpoint,
 };
+pub use stored::{LeftOut, StoredEntry};
 pub use yaml::Position;
 
 use problem::Findings;
 pub(crate) use problem::nearest;
 use reader::{Reader, Section, Unknown};
+use secrecy::SecretString;
 use std::collections::HashMap;
 use vestibule_oauth::origin::Origin;
 use yaml::{Node, Value};
 
 /// The largest number of sessions or processes that can be allowed.
 const MAX_PLACES: usize = 1_000_000;
+/// The longest that rows of the record may be kept without being kept for ever.
+const MAX_DAYS: u64 = 36_500;
 
 /// A judged configuration.
 #[derive(Debug)]
@@ -51,10 +62,17 @@ pub struct Loaded {
     pub findings: Vec<Problem>,
     /// Sections and keys that are LiteLLM's other business.
     pub passed_over: Vec<String>,
+    /// Stored servers that cannot be used.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Judges the text of a file. `environment` is the process environment.
 pub fn load(text: &str, environment: &HashMap<String, String>) -> Loaded {
+    load_with(text, environment, &[])
+}
+
+/// The same, with the servers of the store beside those of the file, which come first.
+pub fn load_with(text: &str, environment: &HashMap<String, String>, stored: &[StoredEntry]) -> Loaded {
     let root = match yaml::parse(text) {
         Ok(Some(root)) => root,
         Ok(None) => Node {
@@ -70,6 +88,7 @@ pub fn load(text: &str, environment: &HashMap<String, String>) -> Loaded {
                 settings: None,
                 findings: findings.sorted(),
                 passed_over: Vec::new(),
+                left_out: Vec::new(),
             };
         }
     };
@@ -82,23 +101,37 @@ pub fn load(text: &str, environment: &HashMap<String, String>) -> Loaded {
         findings,
         passed_over: Vec::new(),
         caller_headers: CallerHeaders::default(),
+        may_refer: true,
     };
-    let settings = reader.settings(&root);
+    let (settings, left_out) = reader.settings(&root, stored);
     let Reader {
         findings,
         passed_over,
         ..
     } = reader;
-    let settings = if findings.has_errors() {
-        None
-    } else {
-        Some(settings)
-    };
+    let usable = !findings.has_errors();
+    let findings = findings.sorted();
+    let settings = usable.then(|| with_warnings(settings, &findings));
     Loaded {
         settings,
-        findings: findings.sorted(),
+        findings,
         passed_over,
+        left_out,
     }
+}
+
+/// With what was found about each server of the file beside it.
+fn with_warnings(mut settings: Settings, findings: &[Problem]) -> Settings {
+    for server in &mut settings.servers {
+        if server.provenance == Provenance::File {
+            let about = findings.iter().filter(|finding| finding.is_about(&server.name));
+            server.warnings = about.cloned().collect();
+        }
+        server
+            .warnings
+            .retain(|finding| finding.severity == Severity::Warning);
+    }
+    settings
 }
 
 /// The process environment with `environment_variables` on top, whose own values may refer to it.
@@ -123,6 +156,7 @@ fn with_section(
         findings: std::mem::take(findings),
         passed_over: Vec::new(),
         caller_headers: CallerHeaders::default(),
+        may_refer: true,
     };
     let path = "environment_variables";
     for (key, value) in reader.pairs(node, path) {
@@ -145,7 +179,7 @@ fn with_section(
 }
 
 impl Reader<'_> {
-    fn settings(&mut self, root: &Node) -> Settings {
+    fn settings(&mut self, root: &Node, stored: &[StoredEntry]) -> (Settings, Vec<LeftOut>) {
         let sections = self.pairs(root, "");
         for (key, _) in sections {
             self.top_level(&key.text, key.at);
@@ -181,6 +215,7 @@ impl Reader<'_> {
             Unknown::Error,
         );
         let limits = self.limits(&limits);
+        let audit = self.audit(own.node("audit").unwrap_or(&empty));
         let proxies = self.proxies(&general);
         let internal = self.internal(&general);
         let origin = OriginSettings {
@@ -202,30 +237,27 @@ impl Reader<'_> {
         self.names_in_headers(&servers);
         self.unique_prefixes(&servers);
         self.groups_are_no_servers(&servers);
-        if !sections.iter().any(|(key, _)| key.text == "mcp_servers") {
+        let management = Management {
+            stored_servers: general.bool("store_model_in_db").unwrap_or(true),
+            registry_is_public: general.bool("enable_mcp_registry").unwrap_or(false),
+        };
+        let stored = if management.stored_servers { stored } else { &[] };
+        let left_out = self.stored(stored, &limits, &mut servers);
+        let shared = format!(
+            "{} {:?}",
+            find("environment_variables").to_json(),
+            self.caller_headers
+        );
+        Self::fingerprints(&mut servers, shared.as_bytes());
+        if servers.is_empty() && !sections.iter().any(|(key, _)| key.text == "mcp_servers") {
             self.findings
                 .add(Severity::Warning, None, "mcp_servers", "no server is configured");
         }
 
-        let master_key = general.text("master_key").or_else(|| {
-            self.environment
-                .get("LITELLM_MASTER_KEY")
-                .map(String::as_str)
-                .filter(|key| !key.is_empty())
-        });
-        if let Some(key) = master_key {
-            if !key.bytes().all(|b| b.is_ascii_graphic()) {
-                let message = "takes printable ASCII without spaces, since it travels in a header";
-                self.findings
-                    .error(general.at("master_key"), "general_settings.master_key", message);
-            } else if key.len() < 16 {
-                let message = format!("is only {} characters long; anybody can guess it", key.len());
-                self.findings
-                    .warn(general.at("master_key"), "general_settings.master_key", message);
-            }
-        }
-        Settings {
-            master_key: master_key.map(Into::into),
+        let master_key = self.master_key(&general);
+        self.people_have_keys(&servers, master_key.is_some());
+        let settings = Settings {
+            master_key,
             servers,
             limits,
             access,
@@ -235,9 +267,29 @@ impl Reader<'_> {
             redirects,
             keep_tokens_for_master_key: own.bool("keep_tokens_for_master_key").unwrap_or(false),
             require_explicit_scope: general.bool("mcp_require_explicit_server_scope").unwrap_or(false),
+            management,
             database_url: general.text("database_url").map(Into::into),
             caller_headers: self.caller_headers.clone(),
+            audit,
+        };
+        (settings, left_out)
+    }
+
+    fn master_key(&mut self, general: &Section) -> Option<SecretString> {
+        let of_the_environment = || {
+            let key = self.environment.get("LITELLM_MASTER_KEY")?;
+            (!key.is_empty()).then_some(key.as_str())
+        };
+        let key = general.text("master_key").or_else(of_the_environment)?;
+        let (at, path) = (general.at("master_key"), "general_settings.master_key");
+        if !key.bytes().all(|b| b.is_ascii_graphic()) {
+            let message = "takes printable ASCII without spaces, since it travels in a header";
+            self.findings.error(at, path, message);
+        } else if key.len() < 16 {
+            let message = format!("is only {} characters long; anybody can guess it", key.len());
+            self.findings.warn(at, path, message);
         }
+        Some(key.into())
     }
 
     fn top_level(&mut self, name: &str, at: Position) {
@@ -302,6 +354,28 @@ impl Reader<'_> {
             max_stdio_processes: section
                 .count("max_stdio_processes")
                 .unwrap_or(default.max_stdio_processes),
+        }
+    }
+
+    fn audit(&mut self, node: &Node) -> AuditSettings {
+        let section = self.section(node, "vestibule.audit", fields::AUDIT, Unknown::Error);
+        let default = AuditSettings::default();
+        let days = section.text("retention_days").map(|text| match text {
+            "forever" => Some(0),
+            days => days.parse().ok().filter(|days| (1..=MAX_DAYS).contains(days)),
+        });
+        if days == Some(None) {
+            let message = format!("takes a number of days from 1 to {MAX_DAYS}, or forever");
+            self.findings.error(
+                section.at("retention_days"),
+                section.path_of("retention_days"),
+                message,
+            );
+        }
+        AuditSettings {
+            calls: section.bool("calls").unwrap_or(default.calls),
+            arguments: section.bool("arguments").unwrap_or(default.arguments),
+            retention_days: days.flatten().unwrap_or(default.retention_days),
         }
     }
 

@@ -44,6 +44,22 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Problem {
+    /// Whether it is about this entry of `mcp_servers`.
+    pub fn is_about(&self, server: &str) -> bool {
+        self.field(server).is_some()
+    }
+
+    /// The field of this entry of `mcp_servers` that it is about; empty for the whole entry.
+    pub fn field(&self, server: &str) -> Option<&str> {
+        let rest = self.path.strip_prefix("mcp_servers.")?.strip_prefix(server)?;
+        match rest.strip_prefix('.') {
+            Some(field) => Some(field),
+            None => rest.is_empty().then_some(rest),
+        }
+    }
+}
+
 /// Everything found in one file, and the path of the file for its lines.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Problem>);

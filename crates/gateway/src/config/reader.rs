@@ -12,6 +12,8 @@ use url::Url;
 /// Values that begin with this are replaced by an environment variable.
 const ENVIRONMENT_PREFIX: &str = "os.environ/";
 
+/// The longest URL, in bytes; requests carry somewhat more.
+const LONGEST_URL: usize = 8192;
 /// The longest duration that a setting may name: 30 days.
 const MAX_SECONDS: f64 = 30.0 * 24.0 * 3600.0;
 
@@ -124,6 +126,8 @@ pub(super) struct Reader<'e> {
     pub(super) passed_over: Vec<String>,
     /// Names that `general_settings` gives to headers of the gateway's own.
     pub(super) caller_headers: CallerHeaders,
+    /// Whether what is read may refer to the environment.
+    pub(super) may_refer: bool,
 }
 
 impl Reader<'_> {
@@ -211,6 +215,11 @@ impl Reader<'_> {
                 let Some(name) = text.strip_prefix(ENVIRONMENT_PREFIX) else {
                     return true;
                 };
+                if !self.may_refer {
+                    let message = "only the configuration file may refer to the environment";
+                    self.findings.error(node.at, path, message);
+                    return false;
+                }
                 if let Some(value) = self.environment.get(name) {
                     *text = value.clone();
                     // A variable that is set to nothing or to `null` is a value, not its absence.
@@ -347,6 +356,9 @@ fn scalar(kind: Kind, text: String) -> Result<Read, String> {
 }
 
 fn url(text: &str) -> Result<Url, String> {
+    if text.len() > LONGEST_URL {
+        return Err(format!("is longer than {LONGEST_URL} characters"));
+    }
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!(

@@ -12,6 +12,9 @@ pub fn json_schema() -> Value {
     let mut own = section(fields::VESTIBULE);
     own["additionalProperties"] = json!(false);
     own["properties"]["limits"] = limits;
+    let mut audit = section(fields::AUDIT);
+    audit["additionalProperties"] = json!(false);
+    own["properties"]["audit"] = audit;
     let mut server = section(fields::SERVER);
     server["additionalProperties"] = json!(false);
     let mut variable = section(fields::ENV_VAR);
@@ -99,13 +102,14 @@ pub fn markdown() -> String {
     for (name, what) in fields::SECTIONS_NOT_YET {
         let _ = writeln!(page, "Not supported yet: `{name}` ({what}).");
     }
-    let tables: [(&str, &[Field]); 6] = [
+    let tables: [(&str, &[Field]); 7] = [
         ("`mcp_servers.<name>`", fields::SERVER),
         ("An entry of `env_vars`", fields::ENV_VAR),
         ("`general_settings`", fields::GENERAL),
         ("`litellm_settings`", fields::LITELLM),
         ("`vestibule`", fields::VESTIBULE),
         ("`vestibule.limits`", fields::LIMITS),
+        ("`vestibule.audit`", fields::AUDIT),
     ];
     for (title, table) in tables {
         let _ = writeln!(page, "\n## {title}\n\n| field | takes | meaning |\n|---|---|---|");
@@ -210,6 +214,7 @@ mod tests {
             fields::LITELLM,
             fields::VESTIBULE,
             fields::LIMITS,
+            fields::AUDIT,
         ] {
             for (index, field) in table.iter().enumerate() {
                 assert!(

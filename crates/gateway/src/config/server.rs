@@ -1,17 +1,20 @@
 //! One entry of `mcp_servers`: which fields belong together, and what they come to.
 
 use super::aws_sigv4::AWS_FIELDS;
+use super::document::shown;
 use super::exchange::{EXCHANGE_FIELDS, ID_JAG_FIELDS, KEY_FIELDS, SHARED_FIELDS};
 use super::fields;
 use super::headers::STATIC_FIELDS;
 use super::oauth::INTERACTIVE_ONLY;
 use super::problem::Severity;
 use super::reader::{Reader, Section, Unknown, join};
-use super::settings::{Auth, Limits, ServerSettings};
+use super::settings::{Auth, Limits, Provenance, ServerSettings};
+use super::stored::sha256;
 use super::yaml::{Key, Node, Position, Value};
 use aws_lc_rs::digest;
 use http::HeaderName;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Names that are paths of the gateway, so no server can have them.
 pub(super) const RESERVED: &[&str] = &[
@@ -109,6 +112,7 @@ impl Reader<'_> {
         );
         let shared = self.shared(&section);
         let (endpoint, auth) = (endpoint?, auth?);
+        let document = node.to_json();
         if !errors_before && self.findings.has_errors() {
             return None;
         }
@@ -126,6 +130,11 @@ impl Reader<'_> {
             rules,
             info,
             shared,
+            allows_all_keys: section.bool("allow_all_keys").unwrap_or(false),
+            provenance: Provenance::File,
+            fingerprint: sha256(document.to_string().as_bytes()),
+            shown: Arc::new(document.as_object().map(shown).unwrap_or_default()),
+            warnings: Vec::new(),
         })
     }
 
@@ -161,6 +170,7 @@ impl Reader<'_> {
             .iter()
             .find(|known| **known == auth_type)
             .copied()?;
+        let byok = self.is_byok(section, auth_type);
         if let Some(mode) = self.passthrough_mode(section, node, auth_type) {
             return Some(self.passthrough(section, node, mode, url));
         }
@@ -220,6 +230,7 @@ impl Reader<'_> {
             "aws_sigv4" => self.aws_sigv4(section, at),
             "oauth2_token_exchange" => self.token_exchange(section, at, url),
             "oauth2_id_jag" => self.id_jag(section, at, url),
+            auth_type if byok => Some(self.byok(section, auth_type, token_header)),
             auth_type => self.static_header(section, at, auth_type, token_header),
         }
     }

@@ -1,6 +1,8 @@
 //! What the program uses: the configuration after every check, in the program's own types. Nothing here
 //! can be half-filled; secrets do not print.
 
+use super::document::Shown;
+use super::problem::Problem;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -16,6 +18,7 @@ use vestibule_oauth::jwt::ClaimRules;
 use vestibule_oauth::redirect_uri::RedirectRules;
 use vestibule_oauth::token_request::ClientCredentialsRequest;
 use vestibule_oauth::token_validation::TokenRules;
+use vestibule_store::Version;
 
 /// A whole, checked configuration.
 #[derive(Debug)]
@@ -40,10 +43,44 @@ pub struct Settings {
     pub keep_tokens_for_master_key: bool,
     /// Whether a request that names no server is refused.
     pub require_explicit_scope: bool,
+    /// What the management offers.
+    pub management: Management,
     /// `general_settings.database_url`.
     pub database_url: Option<SecretString>,
     /// Headers whose names the operator chooses.
     pub caller_headers: CallerHeaders,
+    /// What is recorded.
+    pub audit: AuditSettings,
+}
+
+/// What is recorded of calls, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Every call, and not only those that failed.
+    pub calls: bool,
+    /// The arguments of tools.
+    pub arguments: bool,
+    /// Days; zero is for ever.
+    pub retention_days: u64,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self {
+            calls: true,
+            arguments: false,
+            retention_days: 30,
+        }
+    }
+}
+
+/// What the management offers.
+#[derive(Debug, Clone, Copy)]
+pub struct Management {
+    /// Whether servers of the store are served, and may be changed.
+    pub stored_servers: bool,
+    /// Whether everybody may read which servers there are.
+    pub registry_is_public: bool,
 }
 
 /// The request headers whose names the operator chooses.
@@ -65,26 +102,14 @@ impl Default for CallerHeaders {
 }
 
 impl Settings {
-    /// Whether people sign in to a server through the gateway, so that something has to last.
+    /// Whether people sign in to a server through the gateway, or bring keys, so that something has to last.
     pub fn has_sign_in(&self) -> bool {
         let through_us = |auth: &Auth| match auth {
-            Auth::AuthorizationCode(_) => true,
+            Auth::AuthorizationCode(_) | Auth::Byok { .. } => true,
             Auth::Passthrough { bridge, .. } => bridge.is_some(),
             _ => false,
         };
         self.servers.iter().any(|server| through_us(&server.auth))
-    }
-
-    /// Whether what servers say about their authorization servers is of use. That takes no database.
-    pub fn has_discovery(&self) -> bool {
-        let wants = |auth: &Auth| matches!(auth, Auth::AuthorizationCode(_) | Auth::Passthrough { .. });
-        self.servers.iter().any(|server| wants(&server.auth))
-    }
-
-    /// Whether a server is a program that the gateway starts.
-    pub fn has_programs(&self) -> bool {
-        let mut servers = self.servers.iter();
-        servers.any(|server| matches!(server.endpoint, Endpoint::Stdio(_)))
     }
 }
 
@@ -126,6 +151,43 @@ pub struct ServerSettings {
     pub info: serde_json::Map<String, serde_json::Value>,
     /// What it has for endpoints with several servers.
     pub shared: SharedSettings,
+    /// Whether every gateway key may use it.
+    pub allows_all_keys: bool,
+    /// Where it is configured.
+    pub provenance: Provenance,
+    /// Its fields as they may be shown.
+    pub shown: Arc<Shown>,
+    /// What is worth a look about it.
+    pub warnings: Vec<Problem>,
+    /// A digest of all that it depends on; equal ones are the same server.
+    pub fingerprint: [u8; 32],
+}
+
+/// Where a server is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// In the file, which nobody changes from here.
+    File,
+    /// In the store.
+    Store {
+        /// Which writing of it this is.
+        version: Version,
+        /// When it ends, in seconds since 1970, where it is only tried.
+        expires_at: Option<u64>,
+    },
+}
+
+impl Provenance {
+    /// Whether the server is only tried: it is there by its id alone, for whoever manages the gateway.
+    pub fn is_trial(self) -> bool {
+        matches!(
+            self,
+            Self::Store {
+                expires_at: Some(_),
+                ..
+            }
+        )
+    }
 }
 
 /// How one server stands behind endpoints with several.
@@ -215,6 +277,15 @@ pub enum Auth {
         /// Its value.
         value: HeaderValue,
     },
+    /// A key of each person's own, which they bring once, sent as a static type sends it.
+    Byok {
+        /// `auth_type` as written.
+        auth_type: &'static str,
+        /// The header.
+        name: HeaderName,
+        /// What people are told about it.
+        page: Arc<ByokPage>,
+    },
     /// A token of the client credentials grant.
     ClientCredentials {
         /// The token endpoint.
@@ -236,6 +307,15 @@ pub enum Auth {
     AwsSigV4(AwsSettings),
     /// A token that the caller's own is exchanged for.
     Exchange(Arc<Exchange>),
+}
+
+/// What people are told where they are asked for their key.
+#[derive(Debug)]
+pub struct ByokPage {
+    /// What it is used for.
+    pub description: Vec<String>,
+    /// Where one is to be had.
+    pub help: Option<Url>,
 }
 
 /// A request for a machine token: who asks, and for what.
@@ -483,7 +563,7 @@ impl Auth {
     pub fn auth_type(&self) -> &'static str {
         match self {
             Self::None => "none",
-            Self::Static { auth_type, .. } => auth_type,
+            Self::Static { auth_type, .. } | Self::Byok { auth_type, .. } => auth_type,
             Self::ClientCredentials { .. } | Self::AuthorizationCode(_) => "oauth2",
             Self::Passthrough { mode, .. } => match mode {
                 Passthrough::Delegated => "oauth2",
@@ -501,7 +581,7 @@ impl Auth {
     pub fn headers(&self, token_header: &HeaderName) -> Vec<HeaderName> {
         match self {
             Self::None => Vec::new(),
-            Self::Static { name, .. } => vec![name.clone()],
+            Self::Static { name, .. } | Self::Byok { name, .. } => vec![name.clone()],
             Self::ClientCredentials { .. }
             | Self::AuthorizationCode(_)
             | Self::Passthrough { .. }
@@ -536,6 +616,25 @@ pub struct Limits {
     pub drain_timeout: Duration,
     pub max_bridge_sessions: usize,
     pub max_stdio_processes: usize,
+}
+
+impl Limits {
+    /// The limits that parts of the gateway are made with once, and that differ in `other`.
+    pub fn lasting_differences(&self, other: &Self) -> Vec<&'static str> {
+        let compared = [
+            ("token_timeout", self.token_timeout == other.token_timeout),
+            (
+                "max_bridge_sessions",
+                self.max_bridge_sessions == other.max_bridge_sessions,
+            ),
+            (
+                "max_stdio_processes",
+                self.max_stdio_processes == other.max_stdio_processes,
+            ),
+        ];
+        let differ = compared.into_iter().filter(|(_, same)| !same);
+        differ.map(|(name, _)| name).collect()
+    }
 }
 
 impl Default for Limits {

@@ -6,6 +6,7 @@ use super::server::has_key;
 use super::settings::{Endpoint, EnvValue, Program, ProgramRules};
 use super::yaml::{Node, Position};
 use http::HeaderName;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,6 +59,14 @@ const CODE_VARIABLES: &[&str] = &[
     "OPENSSL_",
 ];
 
+/// Whether servers may be programs on this machine, in the file or, later, in the store.
+pub fn stdio_is_enabled(process: &HashMap<String, String>) -> bool {
+    ["VESTIBULE_ENABLE_STDIO", "LITELLM_ENABLE_MCP_STDIO"]
+        .iter()
+        .filter_map(|name| process.get(*name))
+        .any(|value| value.eq_ignore_ascii_case("true") || value == "1")
+}
+
 impl Reader<'_> {
     /// The way to the server. `key_at` is where its name stands. `None` when a finding forbids its use.
     pub(super) fn endpoint(&mut self, section: &Section, node: &Node, key_at: Position) -> Option<Endpoint> {
@@ -108,7 +117,11 @@ impl Reader<'_> {
             self.findings
                 .error(section.at("auth_type"), section.path_of("auth_type"), message);
         }
-        if !self.stdio_is_enabled() {
+        if !self.may_refer {
+            let message = "only the configuration file starts programs";
+            self.findings
+                .error(section.at("transport"), section.path_of("transport"), message);
+        } else if !self.stdio_is_enabled() {
             let message = "stdio runs a program on this machine for every session; set VESTIBULE_ENABLE_STDIO=true \
                            (or LITELLM_ENABLE_MCP_STDIO=true) in the gateway's environment to allow it";
             self.findings
@@ -155,10 +168,7 @@ impl Reader<'_> {
     }
 
     fn stdio_is_enabled(&self) -> bool {
-        ["VESTIBULE_ENABLE_STDIO", "LITELLM_ENABLE_MCP_STDIO"]
-            .iter()
-            .filter_map(|name| self.variable(name))
-            .any(|value| value.eq_ignore_ascii_case("true") || value == "1")
+        stdio_is_enabled(self.process)
     }
 
     /// What the operator lists in the environment, where nobody who writes servers down can reach.

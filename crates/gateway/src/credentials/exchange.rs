@@ -233,7 +233,7 @@ impl Exchanger {
     pub async fn slot(
         &self,
         subject: &SubjectToken,
-        principal: Principal,
+        principal: &Principal,
     ) -> Result<Arc<Slot>, SubjectFault> {
         let key = key(principal.id(), subject);
         let known = if let Some(known) = self.slots.get(&key) {

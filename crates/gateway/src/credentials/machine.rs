@@ -6,6 +6,7 @@
 //! usable token takes no lock and waits for nothing.
 
 use super::client_proof::proof;
+use crate::audit::note;
 use crate::clock::{Clock, Moment};
 use crate::config::{MachineRequest, ServerSettings};
 use crate::digest::sha256_of_parts;
@@ -16,7 +17,7 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -74,6 +75,17 @@ pub struct TokenError {
     pub retry_after: Duration,
 }
 
+/// How the last token request went.
+#[derive(Debug, Clone)]
+pub enum Standing {
+    /// There was none.
+    NotAsked,
+    /// It gave a token.
+    Good,
+    /// It failed.
+    Failed(TokenFault),
+}
+
 /// What to do after the server answered 401 to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterRefusal {
@@ -89,7 +101,8 @@ pub struct MachineTokens {
     clock: Clock,
     runtime: Handle,
     metrics: TokenMetrics,
-    slots: Mutex<HashMap<[u8; 32], Arc<Slot>>>,
+    /// Held by the servers that use them: what is configured no more is not kept.
+    slots: Mutex<HashMap<[u8; 32], Weak<Slot>>>,
 }
 
 impl MachineTokens {
@@ -108,20 +121,22 @@ impl MachineTokens {
     /// and its edited self.
     pub fn slot(&self, server: &ServerSettings, token_url: &Url, request: &MachineRequest) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots
-            .entry(key(&server.id, token_url, request))
-            .or_insert_with(|| {
-                self.slot_from(
-                    &server.name,
-                    ClientCredentials {
-                        client: self.client.clone(),
-                        clock: self.clock.clone(),
-                        token_url: token_url.clone(),
-                        request: request.clone(),
-                    },
-                )
-            });
-        Arc::clone(slot)
+        let key = key(&server.id, token_url, request);
+        if let Some(slot) = slots.get(&key).and_then(Weak::upgrade) {
+            return slot;
+        }
+        let slot = self.slot_from(
+            &server.name,
+            ClientCredentials {
+                client: self.client.clone(),
+                clock: self.clock.clone(),
+                token_url: token_url.clone(),
+                request: request.clone(),
+            },
+        );
+        slots.retain(|_, slot| slot.strong_count() > 0);
+        slots.insert(key, Arc::downgrade(&slot));
+        slot
     }
 
     /// What sends token requests.
@@ -211,7 +226,7 @@ fn key(server_id: &str, token_url: &Url, request: &MachineRequest) -> [u8; 32] {
 
 /// The place of one credential.
 pub struct Slot<C = HeaderValue> {
-    this: std::sync::Weak<Self>,
+    this: Weak<Self>,
     clock: Clock,
     runtime: Handle,
     metrics: TokenMetrics,
@@ -268,8 +283,10 @@ impl<C: Credential> Slot<C> {
             if now >= token.renew_from {
                 self.begin(now, Some(&token));
             }
+            note::token(true);
             return Ok(token);
         }
+        note::token(false);
         let mut flight = match self.begin(now, None) {
             Begun::Flight(flight) => flight,
             Begun::Token(token) => return Ok(token),
@@ -287,6 +304,15 @@ impl<C: Credential> Slot<C> {
                 fault: TokenFault::Unreachable("the gateway is stopping".into()),
                 retry_after: BACK_OFF.0,
             }),
+        }
+    }
+
+    /// How the last token request went.
+    pub fn standing(&self) -> Standing {
+        match &self.state().failed {
+            Some((fault, _)) => Standing::Failed(fault.clone()),
+            None if self.current.load().is_some() => Standing::Good,
+            None => Standing::NotAsked,
         }
     }
 

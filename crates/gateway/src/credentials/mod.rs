@@ -5,11 +5,12 @@ pub mod aws_sigv4;
 pub mod client_proof;
 pub mod exchange;
 pub mod machine;
+pub mod own_keys;
 pub mod passthrough;
 pub mod per_request;
 pub mod person;
 
-use crate::config::{Auth, Passthrough, ServerSettings, SignIn};
+use crate::config::{Auth, ByokPage, Passthrough, ServerSettings, SignIn};
 use aws_sigv4::Signer;
 use exchange::{Exchanger, Exchanges};
 use http::{HeaderName, HeaderValue};
@@ -32,6 +33,8 @@ pub enum CredentialSource {
     None,
     /// The configuration.
     Static(OutboundCredential),
+    /// A key that the person behind the caller brought.
+    Byok(Arc<ByokPage>),
     /// The client credentials grant.
     Machine(Arc<machine::Slot>),
     /// The person behind the caller, who signs in.
@@ -54,6 +57,7 @@ impl CredentialSource {
                 name: name.clone(),
                 value: value.clone(),
             }),
+            Auth::Byok { page, .. } => Self::Byok(Arc::clone(page)),
             Auth::ClientCredentials { token_url, request } => {
                 Self::Machine(tokens.slot(server, token_url, request))
             }
@@ -68,7 +72,7 @@ impl CredentialSource {
     /// credential, may act as somebody else at that server; the gateway itself, as a machine, is nobody else.
     pub fn gives_way(&self) -> bool {
         match self {
-            Self::None | Self::Static(_) | Self::Person(_) | Self::Caller(..) => true,
+            Self::None | Self::Static(_) | Self::Byok(_) | Self::Person(_) | Self::Caller(..) => true,
             Self::Machine(_) | Self::AwsSigV4(_) | Self::OnBehalf(_) => false,
         }
     }

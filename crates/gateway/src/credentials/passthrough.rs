@@ -42,7 +42,7 @@ pub enum NoEnvelope {
 }
 
 /// Whom an envelope counts for, beside its server.
-fn holder(mode: Passthrough, principal: Principal) -> &'static [u8] {
+fn holder(mode: Passthrough, principal: &Principal) -> &[u8] {
     if mode.asks_for_key() { principal.id() } else { b"" }
 }
 
@@ -61,7 +61,7 @@ impl Envelopes {
         token: &SecretString,
         expires_in: Option<u64>,
         server_id: &str,
-        (mode, principal): (Passthrough, Principal),
+        (mode, principal): (Passthrough, &Principal),
         now: u64,
     ) -> Result<Envelope, NoEnvelope> {
         let expires_in = expires_in.unwrap_or(UNKNOWN).min(LONGEST);
@@ -84,7 +84,7 @@ impl Envelopes {
         &self,
         value: &HeaderValue,
         server_id: &str,
-        (mode, principal): (Passthrough, Principal),
+        (mode, principal): (Passthrough, &Principal),
         now: u64,
     ) -> Option<HeaderValue> {
         let (scheme, rest) = value.as_bytes().split_at_checked(7)?;
@@ -107,7 +107,7 @@ pub fn is_in(value: &HeaderValue) -> bool {
 }
 
 /// What refresh tokens are bound to, beside client and server; nothing where no key is asked for.
-pub fn refresh_holder(mode: Passthrough, principal: Principal) -> Vec<u8> {
+pub fn refresh_holder(mode: Passthrough, principal: &Principal) -> Vec<u8> {
     match holder(mode, principal) {
         b"" => Vec::new(),
         holder => sha256(holder).to_vec(),
@@ -129,7 +129,7 @@ mod tests {
     fn an_envelope_counts_for_its_server_caller_and_time() {
         let envelopes = envelopes();
         let seal = |mode, life| {
-            let envelope = envelopes.seal(&"the-providers".into(), life, "one", (mode, Master), 1000);
+            let envelope = envelopes.seal(&"the-providers".into(), life, "one", (mode, &Master), 1000);
             envelope.expect("sealed")
         };
         for (mode, life, expires_in) in [
@@ -143,7 +143,7 @@ mod tests {
             assert!(!text.contains("providers"));
             let value = HeaderValue::from_str(&format!("bEARER  {text} ")).expect("a value");
             assert!(is_in(&value));
-            let open = |value: &HeaderValue, server, mode, principal, now| {
+            let open = |value: &HeaderValue, server, mode, principal: &Principal, now| {
                 let opened = envelopes.open(value, server, (mode, principal), now);
                 opened.map(|value| {
                     assert!(value.is_sensitive());
@@ -152,11 +152,11 @@ mod tests {
             };
             let last = 1000 + expires_in - 1;
             let good = Some("Bearer the-providers".to_owned());
-            assert_eq!(open(&value, "one", mode, Master, last), good);
-            assert_eq!(open(&value, "one", mode, Master, last + 1), None);
-            assert_eq!(open(&value, "two", mode, Master, last), None);
+            assert_eq!(open(&value, "one", mode, &Master, last), good);
+            assert_eq!(open(&value, "one", mode, &Master, last + 1), None);
+            assert_eq!(open(&value, "two", mode, &Master, last), None);
             let any_caller = mode == TruePassthrough;
-            for other in [Anyone, Delegated] {
+            for other in &[Anyone, Delegated] {
                 assert_eq!(open(&value, "one", mode, other, last).is_some(), any_caller);
             }
             for wrong in [
@@ -165,7 +165,7 @@ mod tests {
                 format!("Bearer {text}A"),
             ] {
                 let wrong = HeaderValue::from_str(&wrong).expect("a value");
-                assert_eq!(open(&wrong, "one", mode, Master, last), None);
+                assert_eq!(open(&wrong, "one", mode, &Master, last), None);
             }
         }
         // What one mode seals is not the other's, whose callers are other people.
@@ -173,7 +173,7 @@ mod tests {
         let value = HeaderValue::from_str(&value).expect("a value");
         assert!(
             envelopes
-                .open(&value, "one", (OAuthDelegate, Master), 1000)
+                .open(&value, "one", (OAuthDelegate, &Master), 1000)
                 .is_none()
         );
     }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn what_no_client_could_show_is_not_made() {
         let seal = |token: String, life| {
-            let made = envelopes().seal(&token.into(), life, "one", (TruePassthrough, Delegated), 0);
+            let made = envelopes().seal(&token.into(), life, "one", (TruePassthrough, &Delegated), 0);
             made.map(|envelope| envelope.text.expose_secret().len())
         };
         assert_eq!(seal("x".into(), Some(0)), Err(NoEnvelope::Ended));

@@ -183,7 +183,7 @@ impl PerRequest {
 fn is_credential(server: &Server, name: &HeaderName) -> bool {
     let fixed = matches!(
         server.credential,
-        CredentialSource::None | CredentialSource::Static(_)
+        CredentialSource::None | CredentialSource::Static(_) | CredentialSource::Byok(_)
     );
     *name == header::AUTHORIZATION || server.credential_headers.contains(name) || fixed && is_api_key(name)
 }
@@ -214,7 +214,10 @@ fn shows_authorization(
             server.extra_headers.contains(&header::AUTHORIZATION)
                 && !server.base_headers.contains_key(header::AUTHORIZATION)
         }
-        CredentialSource::Static(_) | CredentialSource::Machine(_) | CredentialSource::AwsSigV4(_) => false,
+        CredentialSource::Static(_)
+        | CredentialSource::Byok(_)
+        | CredentialSource::Machine(_)
+        | CredentialSource::AwsSigV4(_) => false,
     };
     let opens = matches!(server.credential, CredentialSource::Caller(_, Some(_)));
     let value = headers.get(header::AUTHORIZATION);

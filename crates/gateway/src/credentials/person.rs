@@ -14,13 +14,17 @@ use slot::Slot;
 
 use crate::admission::{Admission, Principal};
 use crate::app::{App, Worker};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::SignIn;
 use crate::issuer::registrations::Registrations;
-use crate::issuer::upstream::Discovery;
+use crate::issuer::upstream::{Discovery, UpstreamConfig};
 use crate::net::guarded::Guarded;
-use crate::registry::Server;
+use crate::policy::access;
+use crate::registry::{Registry, Server};
 use aws_lc_rs::digest;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
@@ -28,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use vestibule_store::{GrantSummary, ServerId, Store, StoreError, UserId};
 
 /// People and servers whose tokens are in memory at once.
@@ -35,6 +40,9 @@ const IN_MEMORY: u64 = 100_000;
 /// Refused tokens that are remembered at once, and for how long.
 const REFUSALS: u64 = 10_000;
 const REMEMBERED: Duration = Duration::from_secs(600);
+/// Revocations at once when a server goes, and how long all of them may take.
+const FAREWELLS: usize = 4;
+const FAREWELL: Duration = Duration::from_secs(300);
 /// Nobody asked for so long: the next call reads the store.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -46,16 +54,20 @@ impl Person {
     /// The person behind an admitted caller. A master key that several people share is nobody's in particular, so it
     /// has tokens only where the operator says that it is one person's; nor has anybody, where no key is asked for.
     pub fn admitted(app: &App, admission: &Admission) -> Option<Self> {
-        match admission.principal {
+        if let Some(user) = admission.user() {
+            return Some(Self(user.clone()));
+        }
+        match &admission.principal {
             // LiteLLM's id of whoever holds the master key.
             Principal::Master if app.master_key_is_a_persons => UserId::new("default_user_id").ok().map(Self),
-            Principal::Master | Principal::Anyone | Principal::Delegated => None,
+            _ => None,
         }
     }
 
-    /// The person whose gateway key stands on a request that needs none.
-    pub fn of(worker: &Worker, headers: &HeaderMap) -> Option<Self> {
+    /// The person whose gateway key, for this server, stands on a request that needs none.
+    pub fn of(worker: &Worker, server: &Server, headers: &HeaderMap) -> Option<Self> {
         let admission = worker.app.gate.admit(headers).ok()?;
+        access::permit(&admission, server).ok()?;
         Self::admitted(&worker.app, &admission)
     }
 
@@ -111,6 +123,7 @@ struct Parts {
     token_timeout: Duration,
     /// Access tokens that servers refused of late, by digest.
     refused: Cache<[u8; 32], ()>,
+    audit: Audit,
 }
 
 impl Parts {
@@ -127,6 +140,10 @@ fn digest_of(token: &[u8]) -> [u8; 32] {
 }
 
 impl Persons {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a token is kept, renewed and recorded with"
+    )]
     /// Kept in `store`; renewals run on `runtime`, so that they outlive whoever waits for them. `token_timeout` is
     /// that of `guarded`.
     pub fn new(
@@ -137,6 +154,7 @@ impl Persons {
         clock: Clock,
         runtime: Handle,
         token_timeout: Duration,
+        audit: Audit,
     ) -> Self {
         Self {
             parts: Arc::new(Parts {
@@ -151,6 +169,7 @@ impl Persons {
                     .max_capacity(REFUSALS)
                     .time_to_live(REMEMBERED)
                     .build(),
+                audit,
             }),
             slots: Cache::builder()
                 .max_capacity(IN_MEMORY)
@@ -248,11 +267,71 @@ impl Persons {
             let Some(row) = row else { return Ok(false) };
             // The row is gone already; whether the provider listens changes nothing here.
             if let Some(grant) = Grant::from_row(&row) {
-                parts.revoke(&upstream, &grant).await;
+                parts.revoke(&upstream, &key.0, &grant).await;
             }
             Ok(true)
         })
         .await
+    }
+
+    /// Tells authorization servers that what was kept for a person is not wanted any more (RFC 7009), where they can be
+    /// told. The rows are gone already; whether anybody listens changes nothing.
+    pub async fn revoke(
+        &self,
+        user: &UserId,
+        rows: Vec<(ServerId, Result<vestibule_store::Grant, StoreError>)>,
+        registry: &Registry,
+    ) {
+        let told = rows.into_iter().filter_map(|(id, row)| {
+            self.doubt(user, &id);
+            let grant = Grant::from_row(&row.ok()?)?;
+            let server = registry.all().iter().find(|server| server.store_id == id)?;
+            let upstream = server.sign_in()?.upstream(server);
+            Some((upstream, grant))
+        });
+        let told: Vec<_> = told.collect();
+        let user = user.clone();
+        let done = self.on_runtime(move |parts| async move {
+            let all = told
+                .iter()
+                .map(|(upstream, grant)| parts.revoke(upstream, &user, grant));
+            join_all(all).await;
+            Ok(())
+        });
+        if let Err(error) = done.await {
+            tracing::warn!(%error, "a person's tokens were forgotten, and perhaps not revoked");
+        }
+    }
+
+    /// What all people have at `server`, to be revoked once it is deleted here. What cannot be opened is left out.
+    pub async fn farewell(&self, server: &Server, sign_in: &SignIn) -> Result<Farewell, StoreError> {
+        let (id, upstream) = (server.store_id.clone(), sign_in.upstream(server));
+        self.on_runtime(move |parts| async move {
+            let mut grants = Vec::new();
+            for kept in parts.store.grants_of_server(&id).await? {
+                match parts.store.grant(&kept.user_id, &id).await {
+                    Ok(row) => {
+                        let grant = row.and_then(|row| Grant::from_row(&row));
+                        grants.extend(grant.map(|grant| (kept.user_id, grant)));
+                    }
+                    Err(StoreError::Undecryptable { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(Farewell {
+                parts,
+                upstream,
+                grants,
+            })
+        })
+        .await
+    }
+
+    /// Who signed in at `server`.
+    pub async fn at(&self, server: &ServerId) -> Result<Vec<GrantSummary>, StoreError> {
+        let server = server.clone();
+        self.on_runtime(move |parts| async move { parts.store.grants_of_server(&server).await })
+            .await
     }
 
     /// Work for the store runs on the gateway's own runtime: the connections live there, and what has begun comes to
@@ -270,8 +349,19 @@ impl Persons {
             .unwrap_or_else(|_| Err(StoreError::Interrupted))
     }
 
+    /// Something about this person and server was written elsewhere: what is in memory counts no longer.
+    pub fn doubt(&self, user: &UserId, server: &ServerId) {
+        self.slots.invalidate(&(user.clone(), server.clone()));
+    }
+
     fn slot(&self, person: &Person, server: &Arc<Server>, sign_in: &Arc<SignIn>) -> Arc<Slot> {
         let key = (person.id().clone(), server.store_id.clone());
+        match self.slots.get(&key) {
+            Some(slot) if slot.is_of(server) => return slot,
+            // The server was configured anew.
+            Some(_) => self.slots.invalidate(&key),
+            None => {}
+        }
         self.slots.get_with(key, || {
             Arc::new(Slot::new(
                 Arc::clone(&self.parts),
@@ -280,5 +370,36 @@ impl Persons {
                 Arc::clone(sign_in),
             ))
         })
+    }
+}
+
+/// Grants that are over, as their provider is yet to hear.
+pub struct Farewell {
+    parts: Arc<Parts>,
+    upstream: UpstreamConfig,
+    grants: Vec<(UserId, Grant)>,
+}
+
+impl Farewell {
+    /// Tells the provider, where it can be told (RFC 7009). Nobody waits for it.
+    pub fn say(self) {
+        let Self {
+            parts,
+            upstream,
+            grants,
+        } = self;
+        let runtime = parts.runtime.clone();
+        runtime.spawn(async move {
+            let (parts, upstream) = (&parts, &upstream);
+            let all = stream::iter(&grants).for_each_concurrent(FAREWELLS, |(user, grant)| async move {
+                parts.revoke(upstream, user, grant).await;
+            });
+            if timeout(FAREWELL, all).await.is_err() {
+                tracing::warn!(
+                    server = upstream.name,
+                    "not every grant was revoked at its provider"
+                );
+            }
+        });
     }
 }

@@ -27,6 +27,8 @@ pub enum AuthResolution {
     MachineToken,
     /// The token that is kept for the person behind the caller.
     StoredUserToken,
+    /// The key that the person behind the caller brought.
+    StoredUserKey,
     /// The configured credential.
     StaticToken,
     /// What the caller sent for this server alone.
@@ -50,6 +52,7 @@ impl AuthResolution {
             Self::OAuth2Passthrough => "oauth2-passthrough",
             Self::MachineToken => "m2m-client-credentials",
             Self::StoredUserToken => "stored-user-token",
+            Self::StoredUserKey => "stored-user-key",
             Self::StaticToken => "static-token",
             Self::PerRequestHeader => "per-request-header",
             Self::TokenExchange => "token-exchange",

@@ -63,6 +63,11 @@ impl Resolutions {
         self.note(server, became);
     }
 
+    /// What became of one server's credential, where it was asked.
+    pub fn of(&self, server: &Server) -> Option<&'static str> {
+        self.update(|known| known.get(&server.index.0).map(|(_, became)| became.name()))
+    }
+
     fn note(&self, server: &Arc<Server>, became: Became) {
         self.update(|known| {
             known.insert(server.index.0, (Arc::clone(server), became));

@@ -4,6 +4,7 @@
 use super::router::Front;
 use crate::app::App;
 use crate::ids::RequestIds;
+use crate::telemetry::metrics::Metrics;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
 use http::{HeaderValue, Request, Response, header};
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::net::TcpStream as StdStream;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -37,14 +39,15 @@ const MAX_UNREAD: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_millis(100);
 const NEW_LINGER: Duration = Duration::from_secs(2);
 
-/// A place among the open connections; given back when dropped.
-pub(super) struct Slot(Arc<App>);
+/// A place among the open connections; given back when dropped. A connection may outlive many configurations, and holds
+/// none of them.
+pub(super) struct Slot(Arc<Metrics>);
 
 impl Slot {
     /// A place, unless all are taken.
     pub(super) fn take(app: &Arc<App>) -> Option<Self> {
         let open = app.metrics.connections.inc();
-        let slot = Self(Arc::clone(app));
+        let slot = Self(Arc::clone(&app.metrics));
         let limit = i64::try_from(app.limits.max_connections).unwrap_or(i64::MAX);
         (open < limit).then_some(slot)
     }
@@ -52,14 +55,18 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
+        self.0.connections.dec();
     }
 }
 
 /// Answers a connection without HTTP on it, and ends it so that the answer arrives.
 pub(super) async fn turn_away(app: &App, mut stream: TcpStream, code: ErrorCode) {
     let id = RequestIds::new().next();
-    let answer = app.refuse(Refusal::new(code), "", id).into_plain(id);
+    let refusal = app.refuse(Refusal::new(code), "", id);
+    if let Ok(peer) = stream.peer_addr() {
+        app.audit.refused_early(&refusal, peer.ip(), id);
+    }
+    let answer = refusal.into_plain(id);
     let parting = async {
         stream.write_all(&wire(answer).await?).await?;
         stream.shutdown().await?;
@@ -104,7 +111,10 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
     let Ok(peer) = stream.peer_addr().map(|address| address.ip()) else {
         return;
     };
-    let limits = &front.worker.app.limits;
+    let (limits, draining) = {
+        let app = &front.worker().app;
+        (app.limits.clone(), Arc::clone(&app.draining))
+    };
     let phase = Arc::new(Phase::new());
     let io = TokioIo::new(Watched {
         stream,
@@ -114,10 +124,10 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
     });
     let service = service_fn(|request: Request<Incoming>| {
         let call = phase.call();
-        let front = Arc::clone(&front);
+        let (front, draining) = (Arc::clone(&front), Arc::clone(&draining));
         async move {
             let mut response = front.respond(request, peer).await;
-            if front.worker.app.draining.load(Ordering::Relaxed) {
+            if draining.load(Ordering::Relaxed) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
@@ -142,7 +152,7 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
             biased;
             ended = &mut connection => {
                 if let Err(error) = ended {
-                    ended_badly(&front, &error);
+                    ended_badly(&front, &error, peer);
                 }
                 break;
             }
@@ -166,7 +176,7 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
                     let socket = connection.into_parts().io.into_inner();
                     // Behind half a response an answer would be read as the other half.
                     if !socket.holds_a_write_back() {
-                        turn_away(&front.worker.app, socket.stream, ErrorCode::HeaderTimeout).await;
+                        turn_away(&front.worker().app, socket.stream, ErrorCode::HeaderTimeout).await;
                     }
                     break;
                 }
@@ -177,7 +187,7 @@ pub(super) async fn serve(front: Arc<Front>, stream: StdStream, slot: Slot, mut 
 }
 
 /// Counts and logs what hyper has answered, without a body, before there was a request.
-fn ended_badly(front: &Front, error: &hyper::Error) {
+fn ended_badly(front: &Front, error: &hyper::Error, peer: IpAddr) {
     let code = if error.is_parse_too_large() {
         ErrorCode::HeadersTooLarge
     } else if error.is_parse() {
@@ -185,9 +195,11 @@ fn ended_badly(front: &Front, error: &hyper::Error) {
     } else {
         return;
     };
-    let worker = &front.worker;
+    let worker = front.worker();
     let message = format!("{} It was answered without a body ({error}).", code.meaning());
-    worker.refuse(Refusal::because(code, message), None, worker.ids.next());
+    let id = worker.ids.next();
+    let refusal = worker.refuse(Refusal::because(code, message), None, id);
+    worker.app.audit.refused_early(&refusal, peer, id);
 }
 
 /// Where a connection stands between requests: when its silence or its headers began. One word, so that a

@@ -1,12 +1,16 @@
 //! The way in: one acceptor, one worker thread a core with its own runtime and its own connections to servers.
 //! No connection moves between threads, so a call wakes nobody elsewhere.
 
+pub(crate) mod admin;
 mod connection;
+pub(crate) mod console;
 pub mod relay;
 pub(crate) mod router;
 mod user_credentials;
+pub(crate) mod user_keys;
 
-use crate::app::{App, Worker};
+use crate::app::Worker;
+use crate::live::Live;
 use crate::web::error::ErrorCode;
 use connection::Slot;
 use router::Front;
@@ -31,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A gateway that takes connections.
 pub struct Gateway {
-    app: Arc<App>,
+    live: Arc<Live>,
     workers: Vec<WorkerThread>,
     stop: watch::Sender<bool>,
     /// Places for those who are told that there is no place.
@@ -52,13 +56,13 @@ struct Accepted {
 
 impl Gateway {
     /// Starts `workers` threads; none takes work before [`Gateway::serve`].
-    pub fn start(app: Arc<App>, workers: usize) -> io::Result<Self> {
+    pub fn start(live: Arc<Live>, workers: usize) -> io::Result<Self> {
         let (stop, stopping) = watch::channel(false);
         let workers = (0..workers.max(1))
             .map(|number| {
                 let (connections, accepted) = mpsc::unbounded_channel();
                 let runtime = Builder::new_current_thread().enable_all().build()?;
-                let front = Arc::new(Front::new(Arc::new(Worker::new(Arc::clone(&app)))));
+                let front = Arc::new(Front::new(Worker::new(Arc::clone(&live))));
                 let stopping = stopping.clone();
                 let thread = thread::Builder::new()
                     .name(format!("worker-{number}"))
@@ -72,7 +76,7 @@ impl Gateway {
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self {
-            app,
+            live,
             workers,
             stop,
             partings: Arc::new(Semaphore::new(MAX_PARTINGS)),
@@ -82,23 +86,29 @@ impl Gateway {
     /// Takes connections until `until` resolves, then lets calls and streams end within the drain timeout.
     /// Gives back whether all of them did.
     pub async fn serve(self, listener: TcpListener, until: impl Future<Output = ()>) -> bool {
+        let address = listener
+            .local_addr()
+            .map(|address| address.to_string())
+            .unwrap_or_default();
         tokio::select! {
             () = self.accept(&listener) => {}
+            () = Arc::clone(&self.live).watch(address) => {}
             () = until => {}
         }
-        self.app.draining.store(true, Ordering::SeqCst);
+        self.live.app().draining.store(true, Ordering::SeqCst);
         // What the kernel has accepted for us already is served, not reset.
         while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
             self.hand_over(stream, 0);
         }
         drop(listener);
-        let open = self.app.metrics.connections.get();
+        let app = self.live.app();
+        let open = app.metrics.connections.get();
         tracing::info!(
             connections = open,
             "stopping: no new connections, those open may finish"
         );
         let Self {
-            app, workers, stop, ..
+            live, workers, stop, ..
         } = self;
         let _ = stop.send(true);
         let threads: Vec<_> = workers.into_iter().map(|worker| worker.thread).collect();
@@ -112,6 +122,8 @@ impl Gateway {
         });
         let whole = joined.await.unwrap_or(false);
         app.bridges.shut_down().await;
+        live.leave().await;
+        app.audit.flush().await;
         whole
     }
 
@@ -133,10 +145,10 @@ impl Gateway {
 
     /// Workers get connections in turn: calls are alike, so equal numbers are equal load.
     fn hand_over(&self, stream: TcpStream, to: usize) {
-        let Some(slot) = Slot::take(&self.app) else {
+        let app = self.live.app();
+        let Some(slot) = Slot::take(&app) else {
             // Who comes in greater numbers than can be told so is closed without a word.
             if let Ok(place) = Arc::clone(&self.partings).try_acquire_owned() {
-                let app = Arc::clone(&self.app);
                 tokio::spawn(async move {
                     connection::turn_away(&app, stream, ErrorCode::TooManyConnections).await;
                     drop(place);
@@ -170,7 +182,7 @@ async fn work(
             },
             // Ended connections are forgotten as they end.
             Some(_) = connections.join_next() => {}
-            _ = reap.tick() => front.worker.reap(),
+            _ = reap.tick() => front.worker().reap(),
             Ok(()) = stop.changed() => break,
         }
     }
@@ -178,7 +190,9 @@ async fn work(
         connections.spawn(connection::serve(Arc::clone(&front), stream, slot, stop.clone()));
     }
     let all = async { while connections.join_next().await.is_some() {} };
-    let ended = timeout(front.worker.app.limits.drain_timeout, all).await.is_ok();
+    let ended = timeout(front.worker().app.limits.drain_timeout, all)
+        .await
+        .is_ok();
     if !ended {
         tracing::warn!(
             connections = connections.len(),

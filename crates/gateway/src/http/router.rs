@@ -1,16 +1,19 @@
 //! All routes on one page, by who calls them.
 
+use super::admin;
+use super::console;
 use super::relay::aggregate;
 use super::relay::rest;
 use super::relay::target::{self, Target};
-use super::user_credentials;
 use crate::app::Worker;
+use crate::audit::note;
 use crate::ids::RequestId;
 use crate::issuer;
 use crate::web::body::Body;
 use crate::web::cors;
 use crate::web::error::{ErrorCode, Refusal};
 use crate::web::json::no_store;
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -22,7 +25,7 @@ use hyper::body::Incoming;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tower::ServiceExt;
@@ -30,21 +33,16 @@ use tower::ServiceExt;
 type Answer = axum::response::Response;
 
 /// Every route but the MCP endpoints, which [`target::of`] reads.
-fn routes() -> Router<Arc<Worker>> {
+fn routes(worker: &Arc<Worker>) -> Router<Arc<Worker>> {
     Router::new()
         // Scripts and LiteLLM's own clients.
         .route("/mcp-rest/tools/list", get(rest::list))
         .route("/mcp-rest/tools/call", post(rest::call))
-        // A person's own tokens, at LiteLLM's addresses.
-        .route("/v1/mcp/user-credentials", get(user_credentials::list))
-        .route(
-            "/v1/mcp/server/{server_id}/oauth-user-credential",
-            post(user_credentials::put).delete(user_credentials::remove),
-        )
-        .route(
-            "/v1/mcp/server/{server_id}/oauth-user-credential/status",
-            get(user_credentials::status),
-        )
+        .route("/v1/mcp/tools", get(rest::list_prefixed))
+        // Whoever manages the gateway, and people with their own tokens.
+        .merge(admin::routes())
+        // People with a browser.
+        .merge(console::routes(worker))
         // Load balancers and orchestrators.
         .route("/health/liveliness", get(alive))
         .route("/health/liveness", get(alive))
@@ -55,30 +53,66 @@ fn routes() -> Router<Arc<Worker>> {
         .method_not_allowed_fallback(method_not_allowed)
 }
 
-/// A worker with its routes.
+/// A worker's thread, whose configuration changes between requests.
 pub(super) struct Front {
-    pub(super) worker: Arc<Worker>,
+    desk: ArcSwap<Desk>,
+}
+
+/// A worker with its routes.
+struct Desk {
+    worker: Arc<Worker>,
     routes: Router,
 }
 
 impl Front {
-    pub(super) fn new(worker: Arc<Worker>) -> Self {
+    pub(super) fn new(worker: Worker) -> Self {
         Self {
-            routes: routes().with_state(Arc::clone(&worker)),
-            worker,
+            desk: ArcSwap::from_pointee(Desk::new(worker)),
         }
+    }
+
+    /// The worker with the configuration as it is now.
+    pub(super) fn worker(&self) -> Arc<Worker> {
+        Arc::clone(&self.desk().worker)
+    }
+
+    fn desk(&self) -> Arc<Desk> {
+        let desk = self.desk.load();
+        let live = &desk.worker.live;
+        if live.is_current(&desk.worker.app) {
+            return Arc::clone(&desk);
+        }
+        let next = Arc::new(Desk::new(desk.worker.next(live.app())));
+        self.desk.store(Arc::clone(&next));
+        next
     }
 
     /// Answers one request, whatever it is.
     pub(super) async fn respond(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+        self.desk().respond(request, peer).await
+    }
+}
+
+impl Desk {
+    fn new(worker: Worker) -> Self {
+        let worker = Arc::new(worker);
+        Self {
+            routes: routes(&worker).with_state(Arc::clone(&worker)),
+            worker,
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
         let id = self.worker.ids.next();
-        let answered = AssertUnwindSafe(self.answer(request, peer, id))
-            .catch_unwind()
-            .await;
-        let mut response = answered.unwrap_or_else(|_| {
-            // The panic's own text is on standard error; it may name anything and is not repeated.
-            self.refuse(ErrorCode::Internal, id)
+        let beginning = note::begin(&self.worker.app, &request, peer, id);
+        let answering = pin!(async {
+            let answered = AssertUnwindSafe(self.answer(request, peer, id)).catch_unwind();
+            answered.await.unwrap_or_else(|_| {
+                // The panic's own text is on standard error; it may name anything and is not repeated.
+                self.refuse(ErrorCode::Internal, id)
+            })
         });
+        let mut response = note::taken_along(beginning, answering).await;
         response
             .headers_mut()
             .entry("x-request-id")
@@ -91,6 +125,10 @@ impl Front {
             return self.worker.refuse(refusal, None, id).into_plain(id);
         }
         let path = request.uri().path();
+        // Pages judge by themselves which origin their forms may come from.
+        if console::owns(path) {
+            return self.dispatch(request, peer, id).await;
+        }
         let target = target::of(path);
         let document = !matches!(target, Target::Server(_)) && issuer::paths::names_document(path);
         if document || target == Target::Other {
@@ -134,25 +172,22 @@ impl Front {
             }
             Target::Several(_) | Target::All => self.aggregate(request, peer, id).await,
             Target::NotSupported => self.refuse(ErrorCode::NotSupported, id),
-            Target::Other => {
-                let mut request = request.map(axum::body::Body::new);
-                request.extensions_mut().insert(id);
-                request.extensions_mut().insert(Peer(peer));
-                let Ok(response) = self.routes.clone().oneshot(request).await;
-                response.map(|body| Body::frames(HandlerBody(body)))
-            }
+            Target::Other => self.dispatch(request, peer, id).await,
         }
     }
 
-    /// Boxed, so that a request to one server does not carry the room that this one takes.
-    fn aggregate(
-        &self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-        id: RequestId,
-    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + '_>> {
+    /// To the handler of the path.
+    async fn dispatch(&self, request: Request<Incoming>, peer: IpAddr, id: RequestId) -> Response<Body> {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(id);
+        request.extensions_mut().insert(Peer(peer));
+        let Ok(response) = self.routes.clone().oneshot(request).await;
+        response.map(|body| Body::frames(HandlerBody(body)))
+    }
+
+    async fn aggregate(&self, request: Request<Incoming>, peer: IpAddr, id: RequestId) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        Box::pin(async move { aggregate::handle(&self.worker, target::of(&path), request, peer, id).await })
+        aggregate::handle(&self.worker, target::of(&path), request, peer, id).await
     }
 
     fn refuse(&self, code: ErrorCode, id: RequestId) -> Response<Body> {
@@ -209,10 +244,11 @@ async fn ready(State(worker): State<Arc<Worker>>) -> Answer {
     }
 }
 
-/// The page names the servers, so who reads it has come in.
+/// The page names all servers, so it is for whoever may know them all.
 async fn metrics(State(worker): State<Arc<Worker>>, request: Request<axum::body::Body>) -> Answer {
     let id = id_of(&request, &worker);
-    if let Err(refusal) = worker.app.gate.admit(request.headers()) {
+    let admission = worker.app.gate.admit(request.headers());
+    if let Err(refusal) = admission.and_then(|admission| admin::may_look(&admission)) {
         let refusal = worker.refuse(refusal, None, id);
         return refusal.into_plain(id).map(axum::body::Body::new);
     }

@@ -3,23 +3,31 @@
 
 use crate::admission::Admission;
 use crate::app::{People, Worker};
+use crate::audit::note;
 use crate::config::SignIn;
 use crate::credentials::person::{Grant, Person};
+use crate::http::admin::api::{Answer, Input, Media, Nothing, Operation, Who, written};
+use crate::http::admin::servers::people;
+use crate::http::admin::time::utc;
+use crate::http::admin::{actor, manager};
 use crate::http::relay::{challenged, read_body};
 use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
 use crate::issuer::registrations::UpstreamClient;
+use crate::policy::access;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
+use crate::web::json::no_store;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::routing::{delete, get, post};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use http::{Method, Request, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use vestibule_store::StoreError;
+use url::form_urlencoded;
+use vestibule_store::{ServerId, StoreError};
 
 /// The largest credential that is read.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -32,6 +40,93 @@ struct Asked<'w> {
     person: Person,
 }
 
+/// The operations; whoever has a key may ask for their own.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ONE: &str = "/v1/mcp/server/{server_id}/oauth-user-credential";
+    let (key, json) = (Who::AnyKey, Media::Json);
+    vec![
+        Operation::by_hand::<Nothing, Vec<Kept>>(
+            Method::GET,
+            "/v1/mcp/user-credentials",
+            key,
+            "The servers for which a person's tokens are kept.",
+            json,
+            get(list),
+        ),
+        Operation::by_hand::<Brought, Connection>(
+            Method::POST,
+            ONE,
+            key,
+            "Keep tokens that the person got elsewhere.",
+            json,
+            post(put),
+        ),
+        Operation::by_hand::<Nothing, Connection>(
+            Method::DELETE,
+            ONE,
+            key,
+            "Forget what is kept, and revoke it where that is offered.",
+            json,
+            delete(remove),
+        ),
+        Operation::by_hand::<Nothing, Connection>(
+            Method::GET,
+            "/v1/mcp/server/{server_id}/oauth-user-credential/status",
+            key,
+            "What is kept, without a secret.",
+            json,
+            get(status),
+        ),
+    ]
+}
+
+/// A server for which something is kept.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Kept {
+    server_id: String,
+    server_name: Option<String>,
+    alias: Option<String>,
+    /// `oauth2` or `byok`.
+    credential_type: &'static str,
+    has_credential: bool,
+    expires_at: Option<String>,
+    is_expired: bool,
+    connected_at: Option<String>,
+}
+
+impl Input for Brought {}
+impl Answer for Kept {}
+
+/// What is kept for one server, without a secret.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Connection {
+    server_id: String,
+    has_credential: bool,
+    /// There with a credential.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Details {
+    expires_at: Option<String>,
+    is_expired: bool,
+    is_renewable: bool,
+    connected_at: Option<String>,
+}
+
+impl Answer for Connection {}
+
+impl Connection {
+    fn none(server: &Server) -> Self {
+        Self {
+            server_id: server.id.clone(),
+            has_credential: false,
+            details: None,
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, Refusal>;
 
 /// `GET /v1/mcp/user-credentials`: the servers for which something is kept.
@@ -41,28 +136,35 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
     let result = async {
         let person = person(&worker, &worker.app.gate.admit(&parts.headers)?)?;
         let Some(people) = &worker.app.people else {
-            return Ok(json!([]));
+            return Ok(Vec::new());
         };
         let now = worker.app.clock.unix_seconds();
         let servers = worker.app.servers_for(&parts.headers, peer_of(&parts));
-        let mut all = Vec::new();
-        for kept in people.persons.list(&person).await.map_err(unavailable)? {
-            if servers.hides(kept.server_id.as_str()) {
-                continue;
+        let kept = |id: &ServerId, kind, expires_at: Option<u64>, connected_at| {
+            let server = servers.by_id_or_name(id.as_str());
+            Kept {
+                server_id: id.as_str().to_owned(),
+                server_name: server.map(|server| server.name.clone()),
+                alias: server.and_then(|server| server.alias.clone()),
+                credential_type: kind,
+                has_credential: true,
+                expires_at: expires_at.and_then(utc),
+                is_expired: expires_at.is_some_and(|end| end <= now),
+                connected_at: utc(connected_at),
             }
-            let server = servers.by_id_or_name(kept.server_id.as_str());
-            all.push(json!({
-                "server_id": kept.server_id.as_str(),
-                "server_name": server.map(|server| &server.name),
-                "alias": server.and_then(|server| server.alias.as_ref()),
-                "credential_type": "oauth2",
-                "has_credential": true,
-                "expires_at": kept.expires_at.map(utc),
-                "is_expired": kept.expires_at.is_some_and(|end| end <= now),
-                "connected_at": utc(kept.connected_at),
-            }));
-        }
-        Ok(Value::Array(all))
+        };
+        let tokens = people.persons.list(&person).await.map_err(unavailable)?;
+        let keys = people.own_keys.list(&person).await.map_err(unavailable)?;
+        let tokens = tokens
+            .iter()
+            .map(|row| kept(&row.server_id, "oauth2", row.expires_at, row.connected_at));
+        let keys = keys
+            .iter()
+            .map(|row| kept(&row.server_id, "byok", None, row.updated_at));
+        let mut all: Vec<Kept> = tokens.chain(keys).collect();
+        all.retain(|kept| !servers.hides(&kept.server_id));
+        all.sort_by(|one, other| one.server_id.cmp(&other.server_id));
+        Ok(all)
     };
     answer(&worker, result.await, &parts, id)
 }
@@ -83,7 +185,8 @@ pub(crate) async fn status(
     answer(&worker, result.await, &parts, id)
 }
 
-#[derive(Deserialize)]
+/// Tokens that were got elsewhere.
+#[derive(Deserialize, JsonSchema)]
 struct Brought {
     access_token: String,
     refresh_token: Option<String>,
@@ -154,12 +257,16 @@ pub(crate) async fn put(
             .keep(&asked.person, asked.server, grant)
             .await
             .map_err(unavailable)?;
+        let by = actor(&admission);
+        let server = &asked.server.name;
+        worker.app.audit.changed(&by, "user_credential.put", server, id);
         shown(&worker, &asked).await
     };
     answer(&worker, result.await, &parts, id)
 }
 
-/// `DELETE /v1/mcp/server/{server_id}/oauth-user-credential`: forgotten here, and revoked where that is offered.
+/// `DELETE /v1/mcp/server/{server_id}/oauth-user-credential`: forgotten here, and revoked where that is offered. With
+/// `user_id` it is another person's, for whoever manages the gateway.
 pub(crate) async fn remove(
     State(worker): State<Arc<Worker>>,
     Path(server): Path<String>,
@@ -169,11 +276,24 @@ pub(crate) async fn remove(
     let (parts, _) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
+        if let Some(other) = named_user(&parts)
+            && admission.user().is_none_or(|own| own.as_str() != other)
+        {
+            let actor = manager(&admission)?;
+            let server = people::disconnect(&worker, &actor, &server, &other, id).await?;
+            return Ok(Connection::none(&server));
+        }
         let asked = asked(&worker, &admission, &parts, &server)?;
         let persons = &asked.people.persons;
         let forgotten = persons.forget(&asked.person, asked.server, asked.sign_in).await;
         if forgotten.map_err(unavailable)? {
-            Ok(json!({"server_id": asked.server.id, "has_credential": false}))
+            let by = actor(&admission);
+            let server = &asked.server.name;
+            worker
+                .app
+                .audit
+                .changed(&by, "user_credential.delete", server, id);
+            Ok(Connection::none(asked.server))
         } else {
             Err(Refusal::new(ErrorCode::NoCredential))
         }
@@ -181,13 +301,21 @@ pub(crate) async fn remove(
     answer(&worker, result.await, &parts, id)
 }
 
+fn named_user(parts: &Parts) -> Option<String> {
+    let query = parts.uri.query()?;
+    let mut named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "user_id");
+    named.next().map(|(_, user)| user.into_owned())
+}
+
 fn asked<'w>(worker: &'w Worker, admission: &Admission, parts: &Parts, server: &str) -> Result<Asked<'w>> {
+    note::admitted(&worker.app, admission);
     let person = person(worker, admission)?;
     let servers = worker.app.servers_for(&parts.headers, peer_of(parts));
     let found = servers.by_id_or_name(server);
     let (Some(server), Some(people)) = (found, &worker.app.people) else {
         return Err(Refusal::new(ErrorCode::NoSignIn));
     };
+    access::permit(admission, server)?;
     let sign_in = server
         .sign_in()
         .ok_or_else(|| Refusal::new(ErrorCode::NoSignIn))?;
@@ -199,11 +327,11 @@ fn asked<'w>(worker: &'w Worker, admission: &Admission, parts: &Parts, server: &
     })
 }
 
-fn person(worker: &Worker, admission: &Admission) -> Result<Person> {
+pub(super) fn person(worker: &Worker, admission: &Admission) -> Result<Person> {
     Person::admitted(&worker.app, admission).ok_or_else(|| Refusal::new(ErrorCode::NoPerson))
 }
 
-async fn shown(worker: &Worker, asked: &Asked<'_>) -> Result<Value> {
+async fn shown(worker: &Worker, asked: &Asked<'_>) -> Result<Connection> {
     let persons = &asked.people.persons;
     let kept = persons
         .kept(&asked.person, asked.server)
@@ -211,39 +339,35 @@ async fn shown(worker: &Worker, asked: &Asked<'_>) -> Result<Value> {
         .map_err(unavailable)?;
     let now = worker.app.clock.unix_seconds();
     Ok(match kept {
-        None => json!({"server_id": asked.server.id, "has_credential": false}),
-        Some((grant, connected_at)) => json!({
-            "server_id": asked.server.id,
-            "has_credential": true,
-            "expires_at": grant.ends_at().map(utc),
-            "is_expired": grant.ends_at().is_some_and(|end| end <= now),
-            "is_renewable": grant.is_renewable(),
-            "connected_at": utc(connected_at),
-        }),
+        None => Connection::none(asked.server),
+        Some((grant, connected_at)) => Connection {
+            has_credential: true,
+            details: Some(Details {
+                expires_at: grant.ends_at().and_then(utc),
+                is_expired: grant.ends_at().is_some_and(|end| end <= now),
+                is_renewable: grant.is_renewable(),
+                connected_at: utc(connected_at),
+            }),
+            ..Connection::none(asked.server)
+        },
     })
 }
 
-fn utc(seconds: u64) -> Option<String> {
-    let seconds = i64::try_from(seconds).ok()?;
-    Some(Timestamp::from_second(seconds).ok()?.to_string())
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-fn unavailable(error: StoreError) -> Refusal {
+pub(super) fn unavailable(error: StoreError) -> Refusal {
     tracing::error!(%error, "the store failed");
     Refusal::new(ErrorCode::StoreUnavailable)
 }
 
-fn answer(worker: &Worker, result: Result<Value>, parts: &Parts, id: RequestId) -> Response<Body> {
-    match result {
-        Ok(document) => {
-            let mut response = Response::new(Body::from(document.to_string()));
-            *response.status_mut() = StatusCode::OK;
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
+pub(super) fn answer<T: Answer>(
+    worker: &Worker,
+    result: Result<T>,
+    parts: &Parts,
+    id: RequestId,
+) -> Response<Body> {
+    let written = result.and_then(|answer| written(&answer));
+    match written {
+        Ok((status, document)) => no_store(status, document.to_string()).map(Body::new),
         Err(refusal) => {
             let refusal = challenged(worker, refusal, parts, peer_of(parts), None);
             worker.refuse(refusal, None, id).into_plain(id).map(Body::new)

@@ -9,6 +9,7 @@ use super::consent::{Browser, Decision, Question};
 use super::flow::Flow;
 use super::providers;
 use super::upstream::UpstreamEndpoints;
+use crate::audit::note;
 use crate::config::Consent;
 use crate::web::body::Body;
 use crate::web::error::shown;
@@ -20,7 +21,6 @@ use vestibule_oauth::error::OAuthError;
 use vestibule_oauth::error::OAuthErrorCode::{
     AccessDenied, InvalidRequest, InvalidScope, UnsupportedResponseType,
 };
-use vestibule_oauth::origin::Scheme;
 use vestibule_oauth::pkce::CodeChallenge;
 use vestibule_oauth::redirect_uri::JudgedRedirectUri;
 use vestibule_oauth::token_request::is_scope_token;
@@ -30,13 +30,13 @@ use vestibule_oauth::{Trust, redirect_uri};
 pub(super) const SHOWN: usize = 300;
 
 /// A request whose redirect URI and client are known to be right: what else is wrong goes back to the client.
-struct Judged {
-    client_id: String,
-    client: Client,
-    redirect_uri: JudgedRedirectUri,
-    state: Option<String>,
-    scope: Option<String>,
-    challenge: Option<CodeChallenge>,
+pub(super) struct Judged {
+    pub(super) client_id: String,
+    pub(super) client: Client,
+    pub(super) redirect_uri: JudgedRedirectUri,
+    pub(super) state: Option<String>,
+    pub(super) scope: Option<String>,
+    pub(super) challenge: Option<CodeChallenge>,
 }
 
 /// Sends a person on to the provider, or asks, or says why not. `answer` is what the person said to the
@@ -46,6 +46,7 @@ pub(super) async fn authorize(
     query: &str,
     answer: Option<(Decision, &str)>,
 ) -> Response<Body> {
+    note::step(if answer.is_some() { "consent" } else { "authorize" });
     let judged = match judge(asked, query) {
         Ok(judged) => judged,
         Err(response) => return *response,
@@ -55,7 +56,9 @@ pub(super) async fn authorize(
     } else {
         StatusCode::FOUND
     };
+    note::client_name(judged.client.name.as_deref());
     let refuse = |error: &OAuthError| {
+        note::failed(error.code.name(), Some(&error.description));
         redirect(
             status,
             &judged.redirect_uri,
@@ -78,11 +81,7 @@ pub(super) async fn authorize(
     };
     let scope = scope(asked, &judged, &endpoints);
     let consents = &asked.people.issuer.consents;
-    let browser = Browser {
-        headers: asked.headers,
-        now: asked.worker.app.clock.unix_seconds(),
-        secure: asked.origin.scheme() == Scheme::Https,
-    };
+    let browser = asked.browser();
     let question = Question {
         server: &asked.server.name,
         server_id: &asked.server.id,
@@ -90,29 +89,31 @@ pub(super) async fn authorize(
         redirect_uri: &judged.redirect_uri,
         scope: scope.as_deref(),
         query,
+        flow: asked.id.as_str(),
     };
     let mut remembered = None;
-    match answer {
-        None if asks(asked, &judged) && !consents.remembers(&question, browser) => {
-            return match consents.page(&question, browser) {
-                Some(page) => page,
-                None => refuse(&OAuthError::new(InvalidRequest, "The request is too long.")),
-            };
-        }
-        None => {}
-        Some((_, ticket)) if !consents.is_answer(ticket, &question, browser) => {
+    let mut flow = asked.id.as_str().to_owned();
+    if let Some((decision, ticket)) = answer {
+        let Some(begun) = consents.answered(ticket, &question, browser) else {
             let text = "This answer does not belong to a question that this browser was asked in the last ten minutes.";
             let step = "Start the sign-in again from your MCP client.";
+            note::failed("invalid_request", Some(text));
             return page::failure("invalid_request", Some(text), &[step], asked.id);
-        }
-        Some((Decision::Deny, _)) => {
+        };
+        flow = begun;
+        note::flow(&flow);
+        if decision == Decision::Deny {
             return refuse(&OAuthError::new(AccessDenied, "The person denied this client."));
         }
-        Some((Decision::Approve, _)) => {
-            remembered = consents.remember(&question, browser);
-        }
+        remembered = consents.remember(&question, browser);
+    } else if asks(asked, &judged) && !consents.remembers(&question, browser) {
+        let Some(page) = consents.page(&question, browser) else {
+            return refuse(&OAuthError::new(InvalidRequest, "The request is too long."));
+        };
+        note::asked();
+        return page;
     }
-    let begun = match begin(asked, &judged, &endpoints, scope.as_deref(), browser).await {
+    let begun = match begin(asked, &judged, &endpoints, scope.as_deref(), browser, flow).await {
         Ok(begun) => begun,
         Err(error) => return cannot_begin(&error),
     };
@@ -136,21 +137,29 @@ fn asks(asked: &Asked<'_>, judged: &Judged) -> bool {
 fn judge(asked: &Asked<'_>, query: &str) -> Result<Judged, Box<Response<Body>>> {
     let refused = |uri: &str, why: &dyn std::fmt::Display| {
         tracing::warn!(request_id = %asked.id, server = %asked.server.name, redirect_uri = %shown(uri, SHOWN), "MCP OAuth: rejecting redirect_uri: {why}");
+        note::failed(
+            "invalid_redirect_uri",
+            Some(&format!("The redirect_uri is refused: {why}.")),
+        );
         Box::new(invalid_request())
     };
     let parameters = Parameters::parse(query.as_bytes()).map_err(|repeated| {
         tracing::warn!(request_id = %asked.id, server = %asked.server.name, parameter = %shown(&repeated.0, SHOWN), "MCP OAuth: rejecting an authorization request: a parameter stands several times");
+        note::failed("invalid_request", Some("A parameter stands several times."));
         Box::new(invalid_request())
     })?;
-    let issuer = &asked.people.issuer;
+    note::secret(parameters.get("state"));
     let uri = parameters.get("redirect_uri").unwrap_or_default();
-    let redirect_uri = issuer
-        .rules
+    let redirect_uri = asked
+        .worker
+        .app
+        .redirects
         .judge(uri, &asked.origin)
         .map_err(|rejection| refused(uri, &rejection))?;
     let client_id = parameters.get("client_id").unwrap_or_default();
     let Some(client) = asked.client(client_id) else {
         tracing::warn!(request_id = %asked.id, server = %asked.server.name, "a client id that this gateway did not give");
+        note::failed("invalid_client", Some("The gateway did not give this client id."));
         return Err(Box::new(unknown_client(asked)));
     };
     if !client.may_return_to(uri) {
@@ -158,6 +167,7 @@ fn judge(asked: &Asked<'_>, query: &str) -> Result<Judged, Box<Response<Body>>> 
     }
     let state = parameters.get("state").map(str::to_owned);
     let back = |error: OAuthError| {
+        note::failed(error.code.name(), Some(&error.description));
         Box::new(redirect(
             StatusCode::FOUND,
             &redirect_uri,
@@ -217,17 +227,19 @@ fn judge(asked: &Asked<'_>, query: &str) -> Result<Judged, Box<Response<Body>>> 
 }
 
 /// Where the browser goes now, and the cookie that lets it come back.
-struct Begun {
-    location: String,
-    cookie: HeaderValue,
+pub(super) struct Begun {
+    pub(super) location: String,
+    pub(super) cookie: HeaderValue,
 }
 
-async fn begin(
+/// Makes the state, and the address at the provider.
+pub(super) async fn begin(
     asked: &Asked<'_>,
     judged: &Judged,
     endpoints: &UpstreamEndpoints,
     scope: Option<&str>,
     browser: Browser<'_>,
+    id: String,
 ) -> Result<Begun, OAuthError> {
     let upstream = asked.upstream_client(&judged.client.metadata).await?;
     let flow = Flow {
@@ -242,6 +254,7 @@ async fn begin(
         issuer: asked.issuer(),
         upstream_issuer: endpoints.issuer.clone(),
         iss_promised: endpoints.iss_promised,
+        id,
     };
     let begun = asked
         .people
@@ -277,7 +290,7 @@ async fn begin(
 
 /// What the provider is asked for: the scopes in the configured URL, else the client's, else the server's own; with
 /// the one that the provider wants for a refresh token.
-fn scope(asked: &Asked<'_>, judged: &Judged, endpoints: &UpstreamEndpoints) -> Option<String> {
+pub(super) fn scope(asked: &Asked<'_>, judged: &Judged, endpoints: &UpstreamEndpoints) -> Option<String> {
     let url = &endpoints.authorization_url;
     let written: Vec<_> = url.query_pairs().filter(|(name, _)| name == "scope").collect();
     if !written.is_empty() {
@@ -343,6 +356,8 @@ fn invalid_request() -> Response<Body> {
 pub(super) fn too_many(asked: &Asked<'_>) -> Response<Body> {
     tracing::info!(request_id = %asked.id, server = %asked.server.name, "too many sign-ins begin at one address");
     let text = "Too many sign-ins were begun from your network just now.";
+    note::step("authorize");
+    note::failed("temporarily_unavailable", Some(text));
     let step = "Wait a minute, then start the sign-in again from your MCP client.";
     let mut response = page::failure("temporarily_unavailable", Some(text), &[step], asked.id);
     *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;

@@ -5,11 +5,13 @@ use super::Issuer;
 use super::codes::Bound;
 use super::flow::{Flow, Flows};
 use crate::app::Worker;
+use crate::audit::note;
 use crate::ids::RequestId;
 use crate::web::body::Body;
 use crate::web::page;
 use crate::web::parameters::Parameters;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use vestibule_oauth::Trust;
 use vestibule_oauth::origin::{Origin, Scheme};
 use vestibule_oauth::redirect_uri::JudgedRedirectUri;
 
@@ -29,6 +31,7 @@ pub(super) async fn callback(
     headers: &HeaderMap,
     id: RequestId,
 ) -> Response<Body> {
+    note::step("callback");
     let parameters = match Parameters::parse(query.as_bytes()) {
         Ok(parameters) => parameters,
         Err(repeated) => {
@@ -39,6 +42,8 @@ pub(super) async fn callback(
     let state = parameters.get("state");
     let error = parameters.get("error");
     let code = parameters.get("code");
+    note::secret(state);
+    note::secret(code);
     // Description without an error: some providers forget it, and it is a failure all the same.
     let said = shortened(parameters.get("error_description"));
     if error.is_none() && (code.is_none() || state.is_none()) {
@@ -65,7 +70,7 @@ pub(super) async fn callback(
             let text = "This sign-in is not known here: it was begun in another browser, ended already, or took too long.";
             failed(id, "invalid_request", Some(text), &[START_AGAIN])
         }
-        (error, Some(flow)) => finish(issuer, origin, &flow, &parameters, error, said, now, id).await,
+        (error, Some(flow)) => finish(worker, issuer, origin, &flow, &parameters, error, said, now, id).await,
     };
     // A flow counts once.
     let secure = origin.scheme() == Scheme::Https;
@@ -78,6 +83,7 @@ pub(super) async fn callback(
 /// The provider's word for a flow of this browser's.
 #[expect(clippy::too_many_arguments, reason = "what came, and what it is judged by")]
 async fn finish(
+    worker: &Worker,
     issuer: &Issuer,
     origin: &Origin,
     flow: &Flow,
@@ -87,7 +93,18 @@ async fn finish(
     now: u64,
     id: RequestId,
 ) -> Response<Body> {
-    let judged = issuer.rules.judge(&flow.redirect_uri, origin);
+    note::flow(&flow.id);
+    note::secret(flow.client_state.as_deref());
+    if let Some(server) = worker
+        .app
+        .registry
+        .all()
+        .iter()
+        .find(|server| server.id == flow.server)
+    {
+        note::server(server);
+    }
+    let judged = worker.app.redirects.judge(&flow.redirect_uri, origin);
     let judged = match judged {
         Ok(judged) => judged,
         Err(rejection) => {
@@ -112,11 +129,12 @@ async fn finish(
     if other {
         tracing::warn!(request_id = %id, server = flow.server, expected = flow.upstream_issuer, iss, "the answer is another issuer's");
         let text = "The answer does not come from the authorization server that was asked (RFC 9207).";
-        return failed(id, "invalid_issuer", Some(text), &[ASK]);
+        return ended(flow, &judged, "invalid_issuer", text, ASK, id);
     }
     if let Some(error) = error {
         let error = shortened(Some(error)).unwrap_or("unknown_error");
         tracing::info!(request_id = %id, server = flow.server, error, "the provider refused a sign-in");
+        note::failed(error, said);
         let uri = shortened(parameters.get("error_uri"));
         let answer = [
             ("error", Some(error)),
@@ -130,13 +148,31 @@ async fn finish(
         client: flow.client.clone(),
         redirect_uri: flow.redirect_uri.clone(),
         challenge: flow.challenge.clone(),
+        flow: flow.id.clone(),
     };
     if let Err(error) = issuer.codes.bind(&flow.server, code, &bound, now).await {
         tracing::error!(request_id = %id, server = flow.server, %error, "a code could not be bound");
         let text = "The gateway's database does not answer, so the sign-in cannot be finished now.";
-        return failed(id, "temporarily_unavailable", Some(text), &[START_AGAIN]);
+        return ended(flow, &judged, "temporarily_unavailable", text, START_AGAIN, id);
     }
     back(flow, &judged, &[("code", Some(code))])
+}
+
+/// A failure that no client is told of, but for the gateway's own pages.
+fn ended(
+    flow: &Flow,
+    uri: &JudgedRedirectUri,
+    error: &str,
+    text: &str,
+    step: &str,
+    id: RequestId,
+) -> Response<Body> {
+    if uri.trust() == Trust::SameOrigin {
+        note::failed(error, Some(text));
+        let answer = [("error", Some(error)), ("error_description", Some(text))];
+        return back(flow, uri, &answer);
+    }
+    failed(id, error, Some(text), &[step])
 }
 
 /// 302 to the client, with its own state, and our `iss` as the last parameter.
@@ -181,6 +217,7 @@ pub(super) fn to(status: StatusCode, location: &str) -> Response<Body> {
 fn failed(id: RequestId, error: &str, said: Option<&str>, steps: &[&str]) -> Response<Body> {
     tracing::info!(request_id = %id, error, "a sign-in ended on the gateway's page");
     let error = if error.is_empty() { "unknown_error" } else { error };
+    note::failed(error, said);
     page::failure(error, said, steps, id)
 }
 

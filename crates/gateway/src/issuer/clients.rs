@@ -111,6 +111,16 @@ impl Client {
         }
     }
 
+    /// A part of the gateway itself, which goes by no id that anybody could bring.
+    pub(super) fn own(metadata: ClientMetadata) -> Self {
+        Self {
+            name: metadata.client_name.clone(),
+            redirect_uris: Some(metadata.redirect_uris.clone()),
+            metadata,
+            secret_digest: None,
+        }
+    }
+
     /// Whether `redirect_uri` is one that this client registered; a loopback port does not count
     /// (RFC 8252 section 7.3).
     pub(super) fn may_return_to(&self, redirect_uri: &str) -> bool {

@@ -12,6 +12,9 @@ use vestibule_store::{Store, StoreError};
 /// Longer than any provider's code lives.
 const LIFETIME: Duration = Duration::from_secs(600);
 
+/// In the place of a server's id where a code is ours; no server has it.
+const OURS: &str = "";
+
 /// What a code counts for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bound {
@@ -21,6 +24,9 @@ pub(super) struct Bound {
     pub(super) redirect_uri: String,
     /// The challenge of the authorization request, if there was one.
     pub(super) challenge: Option<String>,
+    /// By what id the record has the sign-in.
+    #[serde(default)]
+    pub(super) flow: String,
 }
 
 /// Binds and takes codes. The store's connections live on the gateway's own runtime, and so does the work.
@@ -43,14 +49,9 @@ impl Codes {
         bound: &Bound,
         now: u64,
     ) -> Result<(), StoreError> {
-        let (store, digest) = (Arc::clone(&self.store), digest_of(server_id, code));
         let text = serde_json::to_string(bound).unwrap_or_default();
         let end = now + LIFETIME.as_secs();
-        let work = async move { store.bind_code(&digest, &text, end, now).await };
-        self.runtime
-            .spawn(work)
-            .await
-            .unwrap_or(Err(StoreError::Interrupted))
+        self.put(digest_of(server_id, code), text, end, now).await
     }
 
     /// What `code` is bound to, once.
@@ -60,11 +61,34 @@ impl Codes {
         code: &str,
         now: u64,
     ) -> Result<Option<Bound>, StoreError> {
-        let (store, digest) = (Arc::clone(&self.store), digest_of(server_id, code));
+        let taken = self.get(digest_of(server_id, code), now).await?;
+        Ok(taken.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Keeps `text` under a code of our own until `end`. It is on disk when this returns.
+    pub(super) async fn keep(&self, code: &str, text: String, end: u64, now: u64) -> Result<(), StoreError> {
+        self.put(digest_of(OURS, code), text, end, now).await
+    }
+
+    /// What was kept under a code of our own, once.
+    pub(super) async fn take_kept(&self, code: &str, now: u64) -> Result<Option<String>, StoreError> {
+        self.get(digest_of(OURS, code), now).await
+    }
+
+    async fn put(&self, digest: [u8; 32], text: String, end: u64, now: u64) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        let work = async move { store.bind_code(&digest, &text, end, now).await };
+        self.runtime
+            .spawn(work)
+            .await
+            .unwrap_or(Err(StoreError::Interrupted))
+    }
+
+    async fn get(&self, digest: [u8; 32], now: u64) -> Result<Option<String>, StoreError> {
+        let store = Arc::clone(&self.store);
         let work = async move { store.take_code(&digest, now).await };
         let taken = self.runtime.spawn(work).await;
-        let taken = taken.unwrap_or(Err(StoreError::Interrupted))?;
-        Ok(taken.and_then(|text| serde_json::from_str(&text).ok()))
+        taken.unwrap_or(Err(StoreError::Interrupted))
     }
 }
 

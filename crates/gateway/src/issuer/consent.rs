@@ -48,6 +48,8 @@ pub(super) struct Question<'q> {
     pub(super) scope: Option<&'q str>,
     /// The whole request, to which the answer is bound.
     pub(super) query: &'q str,
+    /// By what id the record has the sign-in, where the person is asked.
+    pub(super) flow: &'q str,
 }
 
 /// The browser in front of the person.
@@ -135,7 +137,7 @@ impl Consents {
             str::to_owned,
         );
         let ticket = self.tickets.seal(
-            &question.digest(),
+            &[&question.digest(), question.flow.as_bytes()].concat(),
             browser.now + PAGE_LIFE.as_secs(),
             &[id.as_bytes(), question.server_id.as_bytes()],
         )?;
@@ -145,14 +147,17 @@ impl Consents {
         Some(response)
     }
 
-    /// Whether `ticket` stood on a page that this browser got for this question.
-    pub(super) fn is_answer(&self, ticket: &str, question: &Question<'_>, browser: Browser<'_>) -> bool {
-        let Some(id) = browser.id() else {
-            return false;
-        };
-        let context = [id.as_bytes(), question.server_id.as_bytes()];
-        let opened = self.tickets.open(ticket.as_bytes(), browser.now, &context);
-        opened.is_some_and(|digest| digest == question.digest())
+    /// The sign-in of `ticket`, if that stood on a page that this browser got for this question.
+    pub(super) fn answered(
+        &self,
+        ticket: &str,
+        question: &Question<'_>,
+        browser: Browser<'_>,
+    ) -> Option<String> {
+        let context = [browser.id()?.as_bytes(), question.server_id.as_bytes()];
+        let opened = self.tickets.open(ticket.as_bytes(), browser.now, &context)?;
+        let flow = opened.strip_prefix(&question.digest())?;
+        String::from_utf8(flow.to_vec()).ok()
     }
 }
 
@@ -221,9 +226,9 @@ impl Question<'_> {
         format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width\"><title>Let {client} use {server}?</title>\
-             <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:3rem auto;padding:0 1rem}}\
-             dt{{color:#555}}dd{{margin:0 0 .7rem;overflow-wrap:anywhere}}button{{font:inherit;padding:.5rem 1.2rem;\
-             margin-right:.7rem}}</style></head>\n<body><h1>Let {client} use {server}?</h1>\n\
+             <style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:36rem;\
+             margin:3rem auto;padding:0 1rem}}h1,dd{{overflow-wrap:anywhere}}dt{{opacity:.75}}dd{{margin:0 0 .7rem}}\
+             button{{font:inherit;padding:.5rem 1.2rem;margin-right:.7rem}}</style></head>\n<body><h1>Let {client} use {server}?</h1>\n\
              <dl><dt>Client, as it calls itself</dt><dd>{client}</dd>\n\
              <dt>The answer goes to</dt><dd><strong>{host}</strong></dd>\n\
              <dt>MCP server</dt><dd>{server}</dd>\n<dt>Scopes</dt><dd>{scope}</dd></dl>\n\
@@ -288,6 +293,7 @@ mod tests {
             redirect_uri,
             scope,
             query: "client_id=x",
+            flow: "f",
         }
     }
 
@@ -411,16 +417,18 @@ mod tests {
         let ticket = consents
             .tickets
             .seal(
-                &asked.digest(),
+                &[&asked.digest(), &b"f"[..]].concat(),
                 200,
                 &[browser.id().expect("a name").as_bytes(), b"id"],
             )
             .expect("sealed");
-        assert!(consents.is_answer(&ticket, &asked, browser));
+        let flow = consents.answered(&ticket, &asked, browser);
+        assert_eq!(flow.as_deref(), Some("f"));
         // The scopes were learned anew in between.
-        assert!(!consents.is_answer(&ticket, &question(&uri, Some("read write")), browser));
+        let more = question(&uri, Some("read write"));
+        assert_eq!(consents.answered(&ticket, &more, browser), None);
         let later = Browser { now: 200, ..browser };
-        assert!(!consents.is_answer(&ticket, &asked, later));
+        assert_eq!(consents.answered(&ticket, &asked, later), None);
     }
 
     #[test]

@@ -1,35 +1,19 @@
 //! How many requests are taken of what is open to everybody and costs work: registrations, here and, for a new kind of
 //! client, at the provider; and beginnings of sign-ins.
 
-use governor::clock::DefaultClock;
-use governor::state::keyed::DashMapStateStore;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::web::limits::{ByAddress, Together, quota};
+use governor::Quota;
+use std::net::IpAddr;
 use vestibule_oauth::error::{OAuthError, OAuthErrorCode};
 
-/// So many at once, and then so many a second.
-type Limit = (NonZeroU32, NonZeroU32);
-
 /// Registrations from one address. Hosted clients come from few addresses.
-const REGISTRATIONS: Limit = (nonzero(100), nonzero(5));
+const REGISTRATIONS: Quota = quota(100, 5);
 /// Registrations from all.
-const ALL_REGISTRATIONS: Limit = (nonzero(1000), nonzero(100));
+const ALL_REGISTRATIONS: Quota = quota(1000, 100);
 /// New clients of ours at providers, which keep them.
-const NEW_CLIENTS: Limit = (nonzero(60), nonzero(1));
+const NEW_CLIENTS: Quota = quota(60, 1);
 /// Sign-ins begun from one address, which a whole office may share.
-const SIGN_INS: Limit = (nonzero(300), nonzero(20));
-/// After so many requests, addresses that are quiet again are forgotten.
-const SWEEP_EVERY: u32 = 1024;
-
-const fn nonzero(number: u32) -> NonZeroU32 {
-    match NonZeroU32::new(number) {
-        Some(number) => number,
-        None => NonZeroU32::MIN,
-    }
-}
+const SIGN_INS: Quota = quota(300, 20);
 
 /// Counts what comes from outside.
 pub(super) struct Flood {
@@ -63,60 +47,9 @@ impl Flood {
     }
 }
 
-/// One limit for everybody together.
-pub(super) struct Together(RateLimiter<NotKeyed, InMemoryState, DefaultClock>);
-
-impl Together {
-    fn new(limit: Limit) -> Self {
-        Self(RateLimiter::direct(quota(limit)))
-    }
-
-    /// For new clients at providers.
-    pub(super) fn of_new_clients() -> Self {
-        Self::new(NEW_CLIENTS)
-    }
-
-    /// Takes one more, if there may be.
-    pub(super) fn admits(&self) -> bool {
-        self.0.check().is_ok()
-    }
-}
-
-/// A limit for each address.
-struct ByAddress {
-    addresses: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>,
-    count: AtomicU32,
-}
-
-impl ByAddress {
-    fn new(limit: Limit) -> Self {
-        Self {
-            addresses: RateLimiter::dashmap(quota(limit)),
-            count: AtomicU32::new(0),
-        }
-    }
-
-    fn admits(&self, address: IpAddr) -> bool {
-        if self.count.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            self.addresses.retain_recent();
-        }
-        self.addresses.check_key(&household(address)).is_ok()
-    }
-}
-
-fn quota((burst, rate): Limit) -> Quota {
-    Quota::per_second(rate).allow_burst(burst)
-}
-
-/// One customer has at least a /64 of IPv6.
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) >> 64 << 64;
-            Ipv6Addr::from(network).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
+/// The limit of new clients at providers.
+pub(super) fn of_new_clients() -> Together {
+    Together::new(NEW_CLIENTS)
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub(super) struct Flow {
     /// Whether the provider's metadata promises `iss`.
     #[serde(rename = "p", default)]
     pub(super) iss_promised: bool,
+    /// By what id the record has this sign-in: its first request's.
+    #[serde(rename = "f", default)]
+    pub(super) id: String,
 }
 
 /// Seals and opens flows.
@@ -122,6 +125,7 @@ mod tests {
             issuer: "http://gw/a".into(),
             upstream_issuer: None,
             iss_promised: false,
+            id: "f".into(),
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) fn of_exchange(
 }
 
 /// The URL of the MCP endpoint, in the client's spelling.
-fn resource(server: &Server, identifier: Identifier<'_>, base: &str) -> String {
+pub(super) fn resource(server: &Server, identifier: Identifier<'_>, base: &str) -> String {
     if identifier.path.is_empty() {
         format!("{base}/{}/mcp", server.name)
     } else {
@@ -68,14 +68,19 @@ pub(super) async fn of_server(
     base: &str,
 ) -> Result<Response<Body>, Refusal> {
     let unavailable = Refusal::new(ErrorCode::MetadataUnavailable);
-    let (Some(discovery), Some(address)) = (&worker.app.discovery, server.endpoint.address()) else {
+    let Some(address) = server.endpoint.address() else {
         return Err(unavailable);
     };
     let config = UpstreamConfig::bare(&server.name, &address.url);
-    let document = discovery.document(&config).await.map_err(|error| Refusal {
-        retry_after: Some(error.retry_after),
-        ..unavailable
-    })?;
+    let document = worker
+        .app
+        .discovery
+        .document(&config)
+        .await
+        .map_err(|error| Refusal {
+            retry_after: Some(error.retry_after),
+            ..unavailable
+        })?;
     let document = document.about(&resource(server, identifier, base));
     Ok(json::no_store(StatusCode::OK, document.to_string()))
 }

@@ -1,11 +1,13 @@
 //! We as the authorization server toward clients: metadata, registration, authorization, callback, token. What
-//! people sign in with is the provider's; nothing here is asked for a gateway key, and nothing here admits to a
-//! server.
+//! people sign in with is the provider's. No client is asked for a gateway key; the management's own way, by a server's
+//! id, is. Nothing here admits to a server.
 
 mod authorize;
+mod byok;
 mod callback;
 mod clients;
 mod codes;
+pub(crate) mod connect;
 mod consent;
 mod flood;
 mod flow;
@@ -19,18 +21,22 @@ mod token;
 pub mod upstream;
 
 use crate::app::{People, Worker};
+use crate::audit::note;
 use crate::config::{SendResource, SignIn};
+use crate::http::admin;
 use crate::http::relay::read_body;
 use crate::ids::RequestId;
+use crate::policy::access;
 use crate::registry::{Server, View};
 use crate::web::body::Body;
 use crate::web::cors;
 use crate::web::error::{ErrorCode, Refusal};
 use crate::web::json;
+use byok::{BroughtKeys, Door};
 use bytes::Bytes;
 use clients::{Client, Clients};
 use codes::Codes;
-use consent::{Consents, Decision};
+use consent::{Browser, Consents, Decision};
 use flood::Flood;
 use flow::Flows;
 use http::request::Parts;
@@ -44,8 +50,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use upstream::{Discovery, UpstreamConfig, UpstreamEndpoints};
 use vestibule_oauth::error::{OAuthError, OAuthErrorCode};
-use vestibule_oauth::origin::Origin;
-use vestibule_oauth::redirect_uri::RedirectRules;
+use vestibule_oauth::origin::{Origin, Scheme};
 use vestibule_oauth::registration::ClientMetadata;
 use vestibule_store::Store;
 use vestibule_store::keys::MasterKeys;
@@ -56,7 +61,7 @@ pub struct Issuer {
     flows: Flows,
     consents: Consents,
     codes: Codes,
-    rules: RedirectRules,
+    brought_keys: BroughtKeys,
     refresh_tokens: RefreshTokens,
     flood: Flood,
     /// Where people sign in.
@@ -69,7 +74,6 @@ impl Issuer {
     /// With rings of its own.
     pub fn new(
         keys: &MasterKeys,
-        rules: RedirectRules,
         discovery: Arc<Discovery>,
         registrations: Registrations,
         store: Arc<Store>,
@@ -80,7 +84,7 @@ impl Issuer {
             flows: Flows::new(keys),
             consents: Consents::new(keys),
             codes: Codes::new(store, runtime),
-            rules,
+            brought_keys: BroughtKeys::new(keys),
             refresh_tokens: RefreshTokens::new(keys),
             flood: Flood::new(),
             discovery,
@@ -131,6 +135,14 @@ impl Asked<'_> {
             }
         }
         self.people.issuer.clients.open(&server.id, client_id)
+    }
+
+    fn browser(&self) -> Browser<'_> {
+        Browser {
+            headers: self.headers,
+            now: self.worker.app.clock.unix_seconds(),
+            secure: self.origin.scheme() == Scheme::Https,
+        }
     }
 
     async fn endpoints(&self) -> Result<Arc<UpstreamEndpoints>, OAuthError> {
@@ -239,7 +251,10 @@ where
 {
     // Whether or not there is such a server: a page that may not ask cannot read the 404 either. Browsers go to the
     // authorization endpoint and the callback by themselves; no page asks there.
-    let for_pages = !matches!(route, Route::Callback | Route::Endpoint(Endpoint::Authorize, _));
+    let for_pages = !matches!(
+        route,
+        Route::Callback | Route::Endpoint(Endpoint::Authorize, _) | Route::OwnKeys(Endpoint::Authorize)
+    );
     if for_pages && cors::is_preflight(&request) {
         return cors::preflight(HeaderValue::from_static("*"));
     }
@@ -265,21 +280,52 @@ where
             _ => wrong_method(worker, "GET", id),
         };
     }
-    let (Route::Metadata(_, identifier) | Route::Endpoint(_, identifier)) = route else {
-        return not_found(worker, id);
-    };
     let view = worker.app.servers_for(&parts.headers, peer);
+    let door = worker.app.people.as_ref().map(|people| Door {
+        worker,
+        people,
+        view,
+        origin: &origin,
+        parts: &parts,
+        peer,
+        id,
+    });
+    let public = |mut response: Response<Body>| {
+        if for_pages {
+            cors::allow(response.headers_mut(), HeaderValue::from_static("*"));
+        }
+        response
+    };
+    let (Route::Metadata(_, identifier) | Route::Endpoint(_, identifier)) = route else {
+        return match (route, door) {
+            (Route::OwnKeys(endpoint), Some(door)) => public(door.anywhere(endpoint, body).await),
+            _ => not_found(worker, id),
+        };
+    };
+    let body = match door {
+        None => body,
+        Some(door) => match door.of_server(route, identifier, body).await {
+            Ok(response) => return public(response),
+            Err(body) => body,
+        },
+    };
+    let found = match identifier.named {
+        Named::Id(id) => by_id(worker, view, &parts.headers, id),
+        named => Ok(view.signed_in_at(named)),
+    };
     let exchanged = match route {
         Route::Metadata(Document::ProtectedResource, _) => view.exchanged_at(identifier.named),
         _ => None,
     };
-    let mut response = match (view.signed_in_at(identifier.named), &worker.app.people) {
+    let response = match (found, &worker.app.people) {
+        (Err(refusal), _) => worker.refuse(refusal, None, id).into_plain(id),
         _ if let Some((server, issuer)) = exchanged => match parts.method {
             Method::GET | Method::HEAD => metadata::of_exchange(&origin, identifier, server, issuer),
             Method::OPTIONS => cors::preflight(HeaderValue::from_static("*")),
             _ => wrong_method(worker, "GET, HEAD, OPTIONS", id),
         },
-        (Some((server, sign_in)), Some(people)) => {
+        (Ok(Some((server, sign_in))), Some(people)) => {
+            note::server(server);
             let asked = Asked {
                 worker,
                 people,
@@ -300,10 +346,31 @@ where
         }
         _ => of_passthrough(worker, view, route, &parts, &origin.to_string(), id).await,
     };
-    if for_pages {
-        cors::allow(response.headers_mut(), HeaderValue::from_static("*"));
+    public(response)
+}
+
+/// A server, and how people sign in to it.
+type SignedInAt<'v> = (&'v Arc<Server>, &'v Arc<SignIn>);
+
+/// The server with this id for the management's own way to the endpoints, on which no client stands: who takes it has a
+/// key, or the server asks for none. One that is only tried is for whoever manages the gateway.
+fn by_id<'v>(
+    worker: &'v Worker,
+    view: View<'v>,
+    headers: &HeaderMap,
+    id: &str,
+) -> Result<Option<SignedInAt<'v>>, Refusal> {
+    let tried = worker.app.registry.trial(id, worker.app.clock.unix_seconds());
+    let server = tried.or_else(|| view.by_id_or_name(id));
+    if !server.is_some_and(|server| server.admits_by_itself()) {
+        let admission = admin::visitor(worker, headers)?;
+        if tried.is_some() {
+            admin::manager(&admission)?;
+        } else if let Some(server) = server {
+            access::permit(&admission, server)?;
+        }
     }
-    response
+    Ok(server.and_then(|server| Some((server, server.signed_in_through_us()?))))
 }
 
 /// What there is about a server whose clients sign in at its own authorization server: its metadata and nothing else.
@@ -353,6 +420,7 @@ async fn authorization<B: HttpBody<Data = Bytes>>(
         Method::GET => authorize::authorize(asked, query, None).await,
         Method::POST => {
             let Ok(body) = asked.body(body).await else {
+                note::step("consent");
                 return oauth_error(
                     asked,
                     &OAuthError::new(OAuthErrorCode::InvalidRequest, "The body cannot be read."),
@@ -385,6 +453,7 @@ async fn registration<B: HttpBody<Data = Bytes>>(
         Method::OPTIONS => return cors::preflight(HeaderValue::from_static("*")),
         _ => return wrong_method(asked.worker, "POST, OPTIONS", asked.id),
     }
+    note::step("register");
     let result = async {
         asked
             .people
@@ -403,6 +472,7 @@ async fn tokens<B: HttpBody<Data = Bytes>>(asked: &Asked<'_>, parts: &Parts, bod
         Method::OPTIONS => return cors::preflight(HeaderValue::from_static("*")),
         _ => return wrong_method(asked.worker, "POST, OPTIONS", asked.id),
     }
+    note::step("token");
     let result = async {
         let body = asked.body(body).await?;
         token::token(asked, &body).await
@@ -421,13 +491,17 @@ impl Asked<'_> {
             })
     }
 
-    /// Whether a form comes from a page of this gateway's, as far as the browser says.
     fn is_own_page(&self) -> bool {
-        let header = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let site = header("sec-fetch-site").is_none_or(|site| site == "same-origin");
-        let origin = header("origin").is_none_or(|text| Origin::parse(text).is_ok_and(|o| o == self.origin));
-        site && origin
+        is_own_page(self.headers, &self.origin)
     }
+}
+
+/// Whether a form comes from a page of this gateway's, as far as the browser says.
+fn is_own_page(headers: &HeaderMap, own: &Origin) -> bool {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let site = header("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    let origin = header("origin").is_none_or(|text| Origin::parse(text).is_ok_and(|origin| origin == *own));
+    site && origin
 }
 
 /// The one 404 for servers that are not there and servers that have no sign-in.
@@ -456,9 +530,15 @@ fn wrong_method(worker: &Worker, allow: &'static str, id: RequestId) -> Response
 
 /// An error of the token or registration endpoint (RFC 6749 section 5.2), with the request id beside it.
 fn oauth_error(asked: &Asked<'_>, error: &OAuthError) -> Response<Body> {
-    tracing::info!(request_id = %asked.id, server = %asked.server.name, error = error.code.name(), "{}", error.description);
+    oauth_error_of(&asked.server.name, asked.id, error)
+}
+
+/// The same; `server` is empty where none is known.
+fn oauth_error_of(server: &str, id: RequestId, error: &OAuthError) -> Response<Body> {
+    tracing::info!(request_id = %id, server, error = error.code.name(), "{}", error.description);
+    note::failed(error.code.name(), Some(&error.description));
     let mut document = error.to_json();
-    document["request_id"] = asked.id.as_str().into();
+    document["request_id"] = id.as_str().into();
     let status = error.status();
     let known = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = json::no_store(known, document.to_string());

@@ -51,6 +51,8 @@ pub enum Route<'p> {
     Metadata(Document, Identifier<'p>),
     /// An endpoint below an identifier.
     Endpoint(Endpoint, Identifier<'p>),
+    /// An endpoint for people's own keys, where the request names the server.
+    OwnKeys(Endpoint),
     /// `/callback`, where authorization servers send people back to.
     Callback,
 }
@@ -67,6 +69,12 @@ const ENDPOINTS: [(&str, Endpoint); 3] = [
     ("/register", Endpoint::Register),
 ];
 
+/// LiteLLM's addresses of the endpoints for people's own keys.
+const OWN_KEYS: [(&str, Endpoint); 2] = [
+    ("/v1/mcp/oauth/authorize", Endpoint::Authorize),
+    ("/v1/mcp/oauth/token", Endpoint::Token),
+];
+
 /// LiteLLM's management route to the same endpoints, by server id.
 const BY_ID: &str = "/v1/mcp/server/oauth/";
 
@@ -74,6 +82,9 @@ const BY_ID: &str = "/v1/mcp/server/oauth/";
 pub fn of(path: &str) -> Option<Route<'_>> {
     if path == "/callback" {
         return Some(Route::Callback);
+    }
+    if let Some((_, endpoint)) = OWN_KEYS.iter().find(|(known, _)| *known == path) {
+        return Some(Route::OwnKeys(*endpoint));
     }
     if let Some(found) = metadata(path) {
         return Some(found);

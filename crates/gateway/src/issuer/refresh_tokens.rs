@@ -2,11 +2,10 @@
 //! a provider can have one holder. Where the person's tokens are kept that is the gateway, and ours names what is kept;
 //! else ours carries the provider's, which no other client can then use.
 
-use crate::credentials::person::Person;
+use crate::admission::server_session::Holder;
 use crate::digest::sha256;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use vestibule_store::UserId;
 use vestibule_store::keys::{KeyRing, MasterKeys};
 
 /// It lives as long as what it stands for.
@@ -16,8 +15,8 @@ const PREFIX: &str = "vestibule_refresh_";
 /// What a refresh token of ours stands for.
 #[derive(Debug)]
 pub(super) enum StandsFor {
-    /// What is kept for this person since the sign-in of this name.
-    Kept(Person, String),
+    /// What is kept for this person since the sign-in of this name, as long as the gateway key counts that they had.
+    Kept(Holder, String),
     /// The provider's refresh token, to be shown to nobody but the one at this address.
     Carried { token: SecretString, authority: String },
 }
@@ -25,7 +24,7 @@ pub(super) enum StandsFor {
 #[derive(Serialize, Deserialize)]
 enum Payload {
     #[serde(rename = "k")]
-    Kept { u: String, n: String },
+    Kept { h: Holder, n: String },
     #[serde(rename = "c")]
     Carried { t: String, a: String },
 }
@@ -53,8 +52,8 @@ impl RefreshTokens {
         stands_for: &StandsFor,
     ) -> Option<SecretString> {
         let payload = match stands_for {
-            StandsFor::Kept(person, name) => Payload::Kept {
-                u: person.id().as_str().to_owned(),
+            StandsFor::Kept(holder, name) => Payload::Kept {
+                h: holder.clone(),
                 n: name.clone(),
             },
             StandsFor::Carried { token, authority } => Payload::Carried {
@@ -82,7 +81,7 @@ impl RefreshTokens {
         let context = [server_id.as_bytes(), &client, holder];
         let payload = self.ring.open(sealed.as_bytes(), 0, without_empty(&context))?;
         Some(match serde_json::from_slice(&payload).ok()? {
-            Payload::Kept { u, n } => StandsFor::Kept(Person::kept_under(UserId::new(u).ok()?), n),
+            Payload::Kept { h, n } => StandsFor::Kept(h, n),
             Payload::Carried { t, a } => StandsFor::Carried {
                 token: t.into(),
                 authority: a,
@@ -132,11 +131,15 @@ mod tests {
                 .open("server", "client", b"", &"the-providers".into())
                 .is_none()
         );
-        let alice = Person::kept_under(UserId::new("alice").expect("id"));
+        let alice = Holder {
+            key: Some("k".into()),
+            digest: [255; 32],
+            user: "alice".into(),
+        };
         let kept = StandsFor::Kept(alice.clone(), "name".into());
         let token = tokens.issue("server", "client", b"", &kept).expect("issued");
         let opened = tokens.open("server", "client", b"", &token);
-        assert!(matches!(opened, Some(StandsFor::Kept(person, name)) if person == alice && name == "name"));
+        assert!(matches!(opened, Some(StandsFor::Kept(holder, name)) if holder == alice && name == "name"));
         assert!(tokens.open("server", "client", b"somebody", &token).is_none());
         let held = tokens
             .issue("server", "client", b"somebody", &carried)

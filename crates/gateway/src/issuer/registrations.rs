@@ -1,12 +1,13 @@
 //! Our own clients at providers that register them (RFC 7591): one for each kind of MCP client, however often it
 //! asks and however many replicas there are; kept, and made anew when the provider has forgotten it.
 
-use super::flood::Together;
+use super::flood::of_new_clients;
 use super::upstream::UpstreamEndpoints;
 use crate::clock::Clock;
 use crate::digest::sha256_of_parts;
 use crate::ids;
 use crate::net::guarded::{Guarded, GuardedFault};
+use crate::web::limits::Together;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use moka::sync::Cache;
@@ -125,7 +126,7 @@ impl Registrations {
             runtime,
             known: Cache::builder().max_capacity(most).time_to_live(life).build(),
             flights: Mutex::default(),
-            new_clients: Together::of_new_clients(),
+            new_clients: of_new_clients(),
         }))
     }
 

@@ -7,10 +7,13 @@ use super::codes::client_digest;
 use super::refresh_tokens::StandsFor;
 use super::registrations::UpstreamClient;
 use super::upstream::UpstreamEndpoints;
-use crate::admission::{Principal, Targets};
+use crate::admission::server_session::Holder;
+use crate::admission::{Admission, Principal, Targets};
+use crate::audit::note;
 use crate::config::Passthrough;
 use crate::credentials::passthrough::{Envelope, NoEnvelope, refresh_holder};
 use crate::credentials::person::{NoToken, Person, Redeemed, Redemption};
+use crate::policy::access;
 use crate::web::body::Body;
 use crate::web::json::no_store;
 use crate::web::parameters::Parameters;
@@ -25,6 +28,7 @@ use vestibule_oauth::error::OAuthErrorCode::{
     InvalidClient, InvalidGrant, InvalidRequest, ServerError, TemporarilyUnavailable, UnsupportedGrantType,
 };
 use vestibule_oauth::pkce::{CodeChallenge, is_code_verifier};
+use vestibule_oauth::registration::ClientMetadata;
 use vestibule_oauth::token_request::{CodeRequest, RefreshRequest};
 use vestibule_oauth::{Mismatch, TokenResponse};
 use vestibule_store::StoreError;
@@ -47,20 +51,28 @@ pub(super) async fn token(asked: &Asked<'_>, body: &[u8]) -> Result<Response<Bod
         let text = format!("The parameter {} stands several times.", repeated.0);
         OAuthError::new(InvalidRequest, text)
     })?;
+    for name in ["code", "code_verifier", "refresh_token", "client_secret"] {
+        note::secret(parameters.get(name));
+    }
     let bridge = bridged(asked)?;
     let (client_id, client) = proved(asked, &parameters)?;
+    note::client_name(client.name.as_deref());
     let client = Proved {
         bridge,
         id: &client_id,
         client: &client,
     };
     match presented(&parameters)? {
-        Presented::Code { code, verifier } => by_code(asked, &client, &parameters, &code, verifier).await,
+        Presented::Code { code, verifier } => {
+            note::grant("authorization_code");
+            by_code(asked, &client, &parameters, &code, verifier).await
+        }
         Presented::Refresh { token, scope } => {
+            note::grant("refresh_token");
             let refresh_tokens = &asked.people.issuer.refresh_tokens;
             match refresh_tokens.open(&asked.server.id, client.id, &client.holder(), &token) {
-                Some(StandsFor::Kept(person, name)) if client.bridge.is_none() => {
-                    by_kept(asked, &person, &name, &token).await
+                Some(StandsFor::Kept(holder, name)) if client.bridge.is_none() => {
+                    by_kept(asked, &holder, &name, &token).await
                 }
                 Some(StandsFor::Carried { token, authority }) => {
                     by_carried(asked, &client, token, &authority, scope).await
@@ -86,16 +98,24 @@ struct Proved<'c> {
 impl Proved<'_> {
     fn holder(&self) -> Vec<u8> {
         self.bridge
-            .map(|(mode, principal)| refresh_holder(mode, principal))
+            .as_ref()
+            .map(|(mode, principal)| refresh_holder(*mode, principal))
             .unwrap_or_default()
     }
 
     /// The person for whom tokens are kept; of what is passed through nothing is.
     fn person(&self, asked: &Asked<'_>) -> Option<Person> {
-        match self.bridge {
+        match &self.bridge {
             Some(_) => None,
-            None => Person::of(asked.worker, asked.headers),
+            None => Person::of(asked.worker, asked.server, asked.headers),
         }
+    }
+
+    /// That person, and the gateway key that the request shows.
+    fn keeper(&self, asked: &Asked<'_>) -> Option<Holder> {
+        let person = self.person(asked)?;
+        let gate = &asked.worker.app.gate;
+        gate.holder(&gate.admit(asked.headers).ok()?, person.id())
     }
 }
 
@@ -127,28 +147,63 @@ async fn by_code(
     code: &SecretString,
     verifier: Option<SecretString>,
 ) -> Result<Response<Body>, OAuthError> {
+    let shown = Shown {
+        client_id: client.id,
+        metadata: &client.client.metadata,
+        redirect_uri: parameters.get("redirect_uri"),
+        code,
+        verifier,
+        person: client.person(asked),
+    };
+    let redemption = redemption(asked, shown).await?;
+    redeem(asked, client, redemption, None).await
+}
+
+/// A code with what its client shows beside it.
+pub(super) struct Shown<'s> {
+    /// Which client it is.
+    pub(super) client_id: &'s str,
+    /// What the client is.
+    pub(super) metadata: &'s ClientMetadata,
+    /// The redirect URI, if the client repeats it.
+    pub(super) redirect_uri: Option<&'s str>,
+    /// The code.
+    pub(super) code: &'s SecretString,
+    /// What meets the challenge.
+    pub(super) verifier: Option<SecretString>,
+    /// Whose tokens they become, if that is known.
+    pub(super) person: Option<Person>,
+}
+
+/// Takes the code, once, and says what is asked for it at the provider.
+pub(super) async fn redemption(asked: &Asked<'_>, shown: Shown<'_>) -> Result<Redemption, OAuthError> {
     let now = asked.worker.app.clock.unix_seconds();
     let codes = &asked.people.issuer.codes;
-    let taken = codes.take(&asked.server.id, code.expose_secret(), now).await;
+    let taken = codes
+        .take(&asked.server.id, shown.code.expose_secret(), now)
+        .await;
     let bound = taken.map_err(|error| store_failed(asked, &error))?;
+    if let Some(bound) = &bound {
+        note::flow(&bound.flow);
+    }
     let bound = bound
-        .filter(|bound| bound.client == client_digest(client.id))
+        .filter(|bound| bound.client == client_digest(shown.client_id))
         .ok_or_else(|| {
             let text = "The code is none that this gateway passed on to this client, or it was used already.";
             OAuthError::new(InvalidGrant, text)
         })?;
-    if parameters
-        .get("redirect_uri")
-        .is_some_and(|uri| uri != bound.redirect_uri)
-    {
+    if shown.redirect_uri.is_some_and(|uri| uri != bound.redirect_uri) {
         let text = "The redirect_uri is not the one of the authorization request.";
         return Err(OAuthError::new(InvalidGrant, text));
     }
-    let verifier = verified(bound.challenge.as_deref(), verifier)?;
-    let (upstream, endpoints, resource) = at_the_provider(asked, client).await?;
+    if let Some(person) = &shown.person {
+        note::person(person);
+    }
+    let verifier = verified(bound.challenge.as_deref(), shown.verifier)?;
+    let (upstream, endpoints, resource) = at_the_provider(asked, shown.metadata).await?;
     let request = CodeRequest {
         client: upstream.client.clone(),
-        code: code.clone(),
+        code: shown.code.clone(),
         redirect_uri: asked.callback(),
         code_verifier: verifier,
         resource,
@@ -159,10 +214,14 @@ async fn by_code(
         endpoints,
         sign_in: Arc::clone(asked.sign_in),
         upstream,
-        person: client.person(asked),
+        person: shown.person,
         server: asked.server.store_id.clone(),
+        flow: Some(bound.flow),
     };
-    redeem(asked, client, redemption, None).await
+    if let Some(person) = &redemption.person {
+        note::person(person);
+    }
+    Ok(redemption)
 }
 
 /// RFC 7636 section 4.6, checked here whatever the provider does. A verifier for a request that had no challenge is
@@ -197,11 +256,20 @@ fn verified(
 /// A refresh token of ours for what is kept: the gateway renews it, and several processes of a client may ask at once.
 async fn by_kept(
     asked: &Asked<'_>,
-    person: &Person,
+    holder: &Holder,
     name: &str,
     token: &SecretString,
 ) -> Result<Response<Body>, OAuthError> {
     let persons = &asked.people.persons;
+    let refused = || {
+        let text = "The gateway key of the sign-in does not count for this server any more; sign in again.";
+        OAuthError::new(InvalidGrant, text)
+    };
+    let (principal, user) = asked.worker.app.gate.behind(holder).ok_or_else(refused)?;
+    let admission = Admission::of_session(principal, Some(user.clone()));
+    access::permit(&admission, asked.server).map_err(|_| refused())?;
+    let person = &Person::kept_under(user);
+    note::person(person);
     let grant = match persons.refresh(person, asked.server, asked.sign_in, name).await {
         Ok(grant) => grant,
         Err(NoToken::SignIn) => {
@@ -213,6 +281,9 @@ async fn by_kept(
         Err(NoToken::Renewal(fault)) => return Err(fault.for_client(&asked.server.name)),
         Err(NoToken::Store(error)) => return Err(store_failed(asked, &error)),
     };
+    if let Some(flow) = grant.flow() {
+        note::flow(flow);
+    }
     let now = asked.worker.app.clock.unix_seconds();
     Ok(answer(&Issued {
         access_token: grant.access_token(),
@@ -230,7 +301,7 @@ async fn by_carried(
     authority: &str,
     scope: Option<String>,
 ) -> Result<Response<Body>, OAuthError> {
-    let (upstream, endpoints, resource) = at_the_provider(asked, client).await?;
+    let (upstream, endpoints, resource) = at_the_provider(asked, &client.client.metadata).await?;
     if endpoints.authority() != authority {
         let text = "The server's authorization server is another one by now; sign in again.";
         return Err(OAuthError::new(InvalidGrant, text));
@@ -249,18 +320,36 @@ async fn by_carried(
         upstream,
         person: None,
         server: asked.server.store_id.clone(),
+        flow: None,
     };
     redeem(asked, client, redemption, Some(token)).await
 }
 
 async fn at_the_provider(
     asked: &Asked<'_>,
-    client: &Proved<'_>,
+    metadata: &ClientMetadata,
 ) -> Result<(UpstreamClient, Arc<UpstreamEndpoints>, Option<String>), OAuthError> {
-    let upstream = asked.upstream_client(&client.client.metadata).await?;
+    let upstream = asked.upstream_client(metadata).await?;
     let endpoints = asked.endpoints().await?;
     let resource = asked.resource(&endpoints);
     Ok((upstream, endpoints, resource))
+}
+
+/// What the provider gives.
+pub(super) async fn redeemed(asked: &Asked<'_>, redemption: Redemption) -> Result<Redeemed, OAuthError> {
+    let registration = redemption.upstream.registration.clone();
+    match (asked.people.persons.redeem(redemption).await, registration) {
+        (Ok(redeemed), _) => Ok(redeemed),
+        (Err(fault), Some(key)) if fault.is_unknown_client() => {
+            // The next sign-in registers anew (RFC 7591 has no way to ask beforehand).
+            let registrations = &asked.people.issuer.registrations;
+            let forgotten = registrations.forget(&asked.server.store_id, &key).await;
+            tracing::warn!(request_id = %asked.id, server = %asked.server.name, ?forgotten, "the authorization server has forgotten our client");
+            let text = "The authorization server has forgotten the gateway's registration; sign in again.";
+            Err(OAuthError::new(InvalidGrant, text))
+        }
+        (Err(fault), _) => Err(fault.for_client(&asked.server.name)),
+    }
 }
 
 /// `before` is the provider's refresh token that was shown: one that does not rotate stays good.
@@ -270,34 +359,28 @@ async fn redeem(
     redemption: Redemption,
     before: Option<SecretString>,
 ) -> Result<Response<Body>, OAuthError> {
-    let registration = redemption.upstream.registration.clone();
     let authority = redemption.endpoints.authority();
-    let (tokens, kept) = match (asked.people.persons.redeem(redemption).await, registration) {
-        (Ok(Redeemed::Tokens(tokens, kept)), _) => (tokens, kept),
-        (Ok(Redeemed::RuleBroken(mismatch)), _) => return Ok(refused_by_rule(asked, &mismatch)),
-        (Err(fault), Some(key)) if fault.is_unknown_client() => {
-            // The next sign-in registers anew (RFC 7591 has no way to ask beforehand).
-            let registrations = &asked.people.issuer.registrations;
-            let forgotten = registrations.forget(&asked.server.store_id, &key).await;
-            tracing::warn!(request_id = %asked.id, server = %asked.server.name, ?forgotten, "the authorization server has forgotten our client");
-            let text = "The authorization server has forgotten the gateway's registration; sign in again.";
-            return Err(OAuthError::new(InvalidGrant, text));
-        }
-        (Err(fault), _) => return Err(fault.for_client(&asked.server.name)),
+    let (tokens, kept) = match redeemed(asked, redemption).await? {
+        Redeemed::Tokens(tokens, kept) => (tokens, kept),
+        Redeemed::RuleBroken(mismatch) => return Ok(refused_by_rule(asked, &mismatch)),
     };
     let refresh_token = tokens.refresh_token.clone().or(before).and_then(|token| {
-        let stands_for = match (client.person(asked), kept) {
-            (Some(person), Some(name)) => StandsFor::Kept(person, name),
-            _ => StandsFor::Carried { token, authority },
+        let stands_for = match kept {
+            // The provider's is the gateway's own by now.
+            Some(name) => StandsFor::Kept(client.keeper(asked)?, name),
+            None => StandsFor::Carried { token, authority },
         };
         let refresh_tokens = &asked.people.issuer.refresh_tokens;
         let issued = refresh_tokens.issue(&asked.server.id, client.id, &client.holder(), &stands_for);
         if issued.is_none() {
-            tracing::warn!(request_id = %asked.id, server = %asked.server.name, "the provider's refresh token is too long to be passed on");
+            tracing::warn!(request_id = %asked.id, server = %asked.server.name, "a refresh token is too long to be passed on");
         }
         issued
     });
-    let envelope = client.bridge.map(|holder| enveloped(asked, &tokens, holder));
+    let envelope = client
+        .bridge
+        .as_ref()
+        .map(|(mode, principal)| enveloped(asked, &tokens, (*mode, principal)));
     let envelope = envelope.transpose()?;
     let shown = envelope.as_ref();
     Ok(answer(&Issued {
@@ -312,7 +395,7 @@ async fn redeem(
 fn enveloped(
     asked: &Asked<'_>,
     tokens: &TokenResponse,
-    holder: (Passthrough, Principal),
+    holder: (Passthrough, &Principal),
 ) -> Result<Envelope, OAuthError> {
     let app = &asked.worker.app;
     let token = tokens.access_token.secret();
@@ -456,6 +539,7 @@ fn answer(issued: &Issued<'_>) -> Response<Body> {
 /// LiteLLM's body of a token that breaks the operator's rule.
 fn refused_by_rule(asked: &Asked<'_>, mismatch: &Mismatch) -> Response<Body> {
     tracing::warn!(request_id = %asked.id, server = %asked.server.name, field = mismatch.field, "token_validation refused a token: {mismatch}");
+    note::failed("token_validation_failed", Some(&mismatch.to_string()));
     let document = json!({"detail": {
         "error": "token_validation_failed",
         "server_id": asked.server.id,

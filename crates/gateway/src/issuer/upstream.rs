@@ -71,6 +71,14 @@ impl UpstreamConfig {
             || (self.wants_registration && self.registration_url.is_none())
     }
 
+    /// Whether a token that `authority` issued may be revoked at `url`: at its own origin, or that of the configured
+    /// issuer. A server's metadata can name any other.
+    pub fn may_be_told_at(&self, url: &Url, authority: &str) -> bool {
+        let issuer = self.issuer.as_deref().and_then(|issuer| Url::parse(issuer).ok());
+        url.origin().ascii_serialization() == authority
+            || issuer.is_some_and(|issuer| issuer.origin() == url.origin())
+    }
+
     fn reach(&self) -> Reach {
         let issuer = self.issuer.as_deref().and_then(|issuer| Url::parse(issuer).ok());
         let urls = [

@@ -1,7 +1,7 @@
 //! A client's message to a server with tool rules, read strictly: what could mean one thing to the gateway and another
 //! to the server is refused. Servers without rules get messages that nobody read.
 
-use super::tools::ToolRules;
+use super::tools::Rules;
 use crate::web::error::{ErrorCode, Refusal};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -33,8 +33,8 @@ pub enum Asks {
 ///
 /// # Errors
 /// [`ErrorCode::BatchNotAllowed`], [`ErrorCode::UnreadableMessage`], [`ErrorCode::HeaderMismatch`], and what
-/// [`ToolRules::judge_call`] says of a call.
-pub fn judge(rules: &ToolRules, headers: &HeaderMap, body: &[u8]) -> Result<Asks, Refusal> {
+/// [`Rules::judge_call`] says of a call.
+pub fn judge(rules: &Rules, headers: &HeaderMap, body: &[u8]) -> Result<Asks, Refusal> {
     if !is_utf8(headers) {
         return Err(unreadable("Its Content-Type names another charset than UTF-8."));
     }
@@ -69,7 +69,7 @@ pub fn judge(rules: &ToolRules, headers: &HeaderMap, body: &[u8]) -> Result<Asks
     }
 }
 
-fn judge_call(rules: &ToolRules, headers: &HeaderMap, message: &Members<'_>) -> Result<(), Refusal> {
+fn judge_call(rules: &Rules, headers: &HeaderMap, message: &Members<'_>) -> Result<(), Refusal> {
     let params = message.get("params").map_or("{}", |params| params.get());
     let params = Members::read(params, PARAMS).map_err(|fault| ambiguous("Its params", &fault))?;
     let name = params
@@ -77,7 +77,7 @@ fn judge_call(rules: &ToolRules, headers: &HeaderMap, message: &Members<'_>) -> 
         .ok_or_else(|| unreadable("It calls a tool without a name."))?;
     matches(headers, &MCP_NAME, Some(&name))?;
     rules.judge_call(&name, params.get("arguments"))?;
-    if rules.limits_arguments_of(&name) {
+    if rules.limit_arguments_of(&name) {
         repeats_arguments(headers, params.get("arguments"))?;
     }
     Ok(())
@@ -161,7 +161,7 @@ fn unreadable(why: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tools::Names;
+    use crate::policy::tools::{Names, ToolRules};
     use proptest::prelude::*;
 
     fn verdict(headers: &[(&'static str, &str)], body: &[u8]) -> Result<Asks, ErrorCode> {
@@ -172,7 +172,7 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
             map.append(HeaderName::from_static(name), value);
         }
-        judge(&rules.expect("rules"), &map, body).map_err(|refusal| refusal.code)
+        judge(&rules.expect("rules").into(), &map, body).map_err(|refusal| refusal.code)
     }
 
     #[test]

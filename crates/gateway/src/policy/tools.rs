@@ -1,10 +1,12 @@
 //! The tool rules of one server: which of its tools are shown and may be called, and with which arguments. They know
 //! names and raw JSON, no transport: every road to a tool asks here.
 
+use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use vestibule_mcp::members::{self, Members, folded};
 use vestibule_mcp::splice;
 
@@ -51,6 +53,12 @@ impl Names {
         }
     }
 
+    /// For this server, by all its names.
+    pub fn of(server: &Server) -> Self {
+        let names = [Some(&server.name), server.alias.as_ref(), Some(&server.id)];
+        Self::new(names.into_iter().flatten().map(String::as_str))
+    }
+
     /// What stands for a tool in comparisons. A server may not mind spaces around a name.
     pub fn key(&self, tool: &str) -> String {
         let folded = folded(tool.trim());
@@ -62,6 +70,86 @@ impl Names {
             Some(own) => own.to_owned(),
             None => folded,
         }
+    }
+}
+
+/// All the rules that one caller has to keep at one server: the server's, and those of the caller's key.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    server: Option<Arc<ToolRules>>,
+    key: Option<Arc<ToolRules>>,
+}
+
+impl From<ToolRules> for Rules {
+    fn from(server: ToolRules) -> Self {
+        Self {
+            server: Some(Arc::new(server)),
+            key: None,
+        }
+    }
+}
+
+impl Rules {
+    /// Those of the server alone.
+    pub fn of(server: &Server) -> Self {
+        Self {
+            server: server.rules.clone(),
+            key: None,
+        }
+    }
+
+    /// With those of a key.
+    #[must_use]
+    pub fn and(self, key: Option<Arc<ToolRules>>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Whether there are none.
+    pub fn are_none(&self) -> bool {
+        self.server.is_none() && self.key.is_none()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &ToolRules> {
+        [&self.server, &self.key]
+            .into_iter()
+            .flatten()
+            .map(|rules| &**rules)
+    }
+
+    /// [`ToolRules::permits`].
+    pub fn permit(&self, tool: &str) -> bool {
+        self.all().all(|rules| rules.permits(tool))
+    }
+
+    /// [`ToolRules::limits_arguments_of`].
+    pub fn limit_arguments_of(&self, tool: &str) -> bool {
+        self.all().any(|rules| rules.limits_arguments_of(tool))
+    }
+
+    /// [`ToolRules::judge_call`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn judge_call(&self, tool: &str, arguments: Option<&RawValue>) -> Result<(), Refusal> {
+        self.all().try_for_each(|rules| rules.judge_call(tool, arguments))
+    }
+
+    /// A `tools/list` result without the tools that are not permitted, every other byte as it came. A result without
+    /// `tools` is as it came.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when it is not plain which tools a reader would see.
+    pub fn filter_result<'r>(&self, result: &'r str) -> Result<Cow<'r, str>, Unreadable> {
+        let Some(tools) = tools_in(result)? else {
+            return Ok(result.into());
+        };
+        let mut verdicts = tools
+            .iter()
+            .map(|tool| Ok(self.permit(&name_of(tool)?)))
+            .collect::<Result<Vec<_>, Unreadable>>()?
+            .into_iter();
+        let left = splice::without(result, &tools, |_| verdicts.next().unwrap_or(false));
+        Ok(left.map_or(Cow::Borrowed(result), Cow::Owned))
     }
 }
 
@@ -159,24 +247,6 @@ impl ToolRules {
             refused.join(", ")
         );
         Err(Refusal::because(ErrorCode::ParameterNotAllowed, message))
-    }
-
-    /// A `tools/list` result without the tools that are not permitted, every other byte as it came. A result without
-    /// `tools` is as it came.
-    ///
-    /// # Errors
-    /// [`Unreadable`] when it is not plain which tools a reader would see.
-    pub fn filter_result<'r>(&self, result: &'r str) -> Result<Cow<'r, str>, Unreadable> {
-        let Some(tools) = tools_in(result)? else {
-            return Ok(result.into());
-        };
-        let mut verdicts = tools
-            .iter()
-            .map(|tool| Ok(self.permits(&name_of(tool)?)))
-            .collect::<Result<Vec<_>, Unreadable>>()?
-            .into_iter();
-        let left = splice::without(result, &tools, |_| verdicts.next().unwrap_or(false));
-        Ok(left.map_or(Cow::Borrowed(result), Cow::Owned))
     }
 }
 
@@ -298,7 +368,7 @@ mod tests {
 
     #[test]
     fn lists_lose_what_is_hidden_and_nothing_else() {
-        let rules = rules(None, &["b"], &[]);
+        let rules = Rules::from(rules(None, &["b"], &[]));
         for (result, expected) in [
             (
                 r#"{ "tools" : [ {"name":"a", "x":1.0}, {"title":"B","name":"gh-B"} ], "nextCursor":"c" }"#,

@@ -1,20 +1,27 @@
 //! The MCP servers we know, as one immutable snapshot: what a request needs of a server is made here once.
 
-use crate::config::{Auth, Passthrough, ServerSettings, SharedSettings, SignIn, TokenEndpoint};
-use crate::credentials::exchange::Exchanges;
-use crate::credentials::machine::MachineTokens;
+pub mod health;
+
+use crate::admission::Admission;
+use crate::app::Makers;
+use crate::config::{
+    Auth, ByokPage, Passthrough, Problem, Provenance, ServerSettings, SharedSettings, Shown, SignIn,
+    TokenEndpoint,
+};
 use crate::credentials::per_request::names_in_headers;
 use crate::credentials::{CredentialSource, OutboundCredential};
 use crate::issuer::paths::Named;
+use crate::net::bridge::{Bridge, Bridges};
 use crate::net::transport::Endpoint;
+use crate::policy::access;
 use crate::policy::tools::{Names, ToolRules};
 use crate::policy::visibility::{Whereabouts, visible};
 use crate::telemetry::metrics::{Metrics, ServerMetrics};
 use crate::web::error::{ErrorCode, Refusal};
+use health::Health;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use serde_json::value::RawValue;
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,7 +29,7 @@ use thiserror::Error;
 use vestibule_mcp::naming;
 use vestibule_store::ServerId;
 
-/// A server's place in [`Registry::servers`]; pools are kept by it.
+/// A server's place: its own for as long as it is configured, whatever becomes of the others. Pools are kept by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerIndex(pub usize);
 
@@ -57,7 +64,7 @@ pub struct Server {
     /// Whether it is there for clients outside the internal networks too.
     pub is_public: bool,
     /// Which of its tools may be used; `None` for all.
-    pub rules: Option<ToolRules>,
+    pub rules: Option<Arc<ToolRules>>,
     /// `mcp_info` of the REST facade.
     pub info: serde_json::Map<String, serde_json::Value>,
     /// What stands before its tools' names where it is one of several.
@@ -66,6 +73,20 @@ pub struct Server {
     pub shared: SharedSettings,
     /// Its counters.
     pub metrics: ServerMetrics,
+    /// Whether it answers.
+    pub health: Health,
+    /// The way to it, where that is not HTTP.
+    pub bridged: Option<Arc<Bridge>>,
+    /// Whether every gateway key may use it.
+    pub allows_all_keys: bool,
+    /// Where it is configured.
+    pub provenance: Provenance,
+    /// Its fields as they may be shown.
+    pub shown: Arc<Shown>,
+    /// What is worth a look about its configuration.
+    pub warnings: Vec<Problem>,
+    /// See [`ServerSettings::fingerprint`].
+    fingerprint: [u8; 32],
     /// How it is called in `x-mcp-{server}-{header}`.
     names_in_headers: Vec<String>,
     calls: AtomicUsize,
@@ -95,64 +116,124 @@ impl<S: Borrow<Server>> Drop for UnderWay<S> {
 
 /// Why a server cannot be used.
 #[derive(Debug, Error)]
-#[error("mcp_servers.{0}.url cannot be sent in a request")]
-pub struct UnusableUrl(String);
+pub enum UnusableServer {
+    /// No request can carry its URL.
+    #[error("mcp_servers.{0}.url cannot be sent in a request")]
+    Url(String),
+    /// There is no thread for servers of other transports.
+    #[error("the thread for servers of transport sse and stdio cannot be started: {0}")]
+    Bridges(#[source] std::io::Error),
+}
 
 /// All servers.
 pub struct Registry {
     servers: Vec<Arc<Server>>,
-    names: HashMap<String, ServerIndex>,
+    /// Servers by their places.
+    places: HashMap<usize, Arc<Server>>,
+    names: HashMap<String, Arc<Server>>,
+    ids: HashMap<String, Arc<Server>>,
     all_public: bool,
-    groups: HashMap<String, Vec<ServerIndex>>,
+    groups: HashMap<String, Vec<Arc<Server>>>,
 }
 
 impl Registry {
-    /// Makes the snapshot.
+    /// Makes the snapshot. A server that is the same as `before` is taken over with all that it has by now.
+    ///
+    /// # Errors
+    /// When a server cannot be used.
     pub fn new(
         settings: Vec<ServerSettings>,
-        tokens: &Arc<MachineTokens>,
-        exchanges: &Exchanges,
+        before: Option<&Self>,
+        makers: &Makers,
+        bridges: &Bridges,
         metrics: &Metrics,
-    ) -> Result<Self, UnusableUrl> {
-        let mut servers = Vec::new();
-        let mut names = HashMap::new();
-        let mut groups: HashMap<String, Vec<ServerIndex>> = HashMap::new();
+    ) -> Result<Self, UnusableServer> {
         let called = names_in_headers(
             settings
                 .iter()
                 .map(|server| (server.name.as_str(), server.alias.as_deref())),
         );
-        for (index, (settings, called)) in settings.into_iter().zip(called).enumerate() {
-            let server = Server::new(ServerIndex(index), settings, called, tokens, exchanges, metrics)?;
-            names.insert(server.name.clone(), server.index);
-            if let Some(alias) = &server.alias {
-                names.insert(alias.clone(), server.index);
+        let kept = |settings: &ServerSettings, called: &Vec<String>| {
+            let server = before?.ids.get(&settings.id)?;
+            let same = server.fingerprint == settings.fingerprint && server.names_in_headers == *called;
+            same.then(|| Arc::clone(server))
+        };
+        let kept: Vec<_> = settings
+            .iter()
+            .zip(&called)
+            .map(|(one, called)| kept(one, called))
+            .collect();
+        let taken: HashSet<usize> = kept.iter().flatten().map(|server| server.index.0).collect();
+        let mut free = (0..).filter(|place| !taken.contains(place));
+        let mut servers = Vec::new();
+        for ((settings, called), kept) in settings.into_iter().zip(called).zip(kept) {
+            if let Some(server) = kept {
+                servers.push(server);
+                continue;
             }
-            for group in &server.shared.groups {
-                groups.entry(group.clone()).or_default().push(server.index);
-            }
+            let place = ServerIndex(free.next().unwrap_or(usize::MAX));
+            let server = Server::new(place, settings, called, makers, bridges, metrics)?;
             servers.push(Arc::new(server));
         }
-        Ok(Self {
+        let mut registry = Self {
+            places: servers
+                .iter()
+                .map(|server| (server.index.0, Arc::clone(server)))
+                .collect(),
+            ids: servers
+                .iter()
+                .map(|server| (server.id.clone(), Arc::clone(server)))
+                .collect(),
+            names: HashMap::new(),
             all_public: servers.iter().all(|server| server.is_public),
-            servers,
-            names,
-            groups,
-        })
+            groups: HashMap::new(),
+            servers: Vec::new(),
+        };
+        for server in servers.iter().filter(|server| !server.provenance.is_trial()) {
+            for name in [Some(&server.name), server.alias.as_ref()].into_iter().flatten() {
+                registry.names.insert(name.clone(), Arc::clone(server));
+            }
+            for group in &server.shared.groups {
+                registry
+                    .groups
+                    .entry(group.clone())
+                    .or_default()
+                    .push(Arc::clone(server));
+            }
+        }
+        registry.servers = servers;
+        Ok(registry)
+    }
+
+    /// The server at this place.
+    pub fn at(&self, index: ServerIndex) -> Option<&Arc<Server>> {
+        self.places.get(&index.0)
     }
 
     fn by_name(&self, name: &str) -> Option<&Arc<Server>> {
-        self.names.get(name).map(|index| &self.servers[index.0])
+        self.names.get(name)
     }
 
     fn by_id_or_name(&self, text: &str) -> Option<&Arc<Server>> {
-        self.servers
-            .iter()
-            .find(|server| server.id == text)
-            .or_else(|| self.by_name(text))
+        self.by_id(text).or_else(|| self.by_name(text))
     }
 
-    /// Every server, whoever asks, in the order of the file.
+    /// The server with this id, whoever asks, one that is only tried among them.
+    pub fn by_id(&self, id: &str) -> Option<&Arc<Server>> {
+        self.ids.get(id)
+    }
+
+    /// The server with this id, if it is one that is only tried, and still is at `now`, in seconds since 1970.
+    pub fn trial(&self, id: &str, now: u64) -> Option<&Arc<Server>> {
+        let end = |server: &Server| match server.provenance {
+            Provenance::Store { expires_at, .. } => expires_at,
+            Provenance::File => None,
+        };
+        self.by_id(id)
+            .filter(|server| end(server).is_some_and(|end| now < end))
+    }
+
+    /// Every server, whoever asks, in the order of the file; at the end those that are only tried.
     pub fn all(&self) -> &[Arc<Server>] {
         &self.servers
     }
@@ -195,6 +276,12 @@ impl<'r> View<'r> {
         Some((server, server.signed_in_through_us()?))
     }
 
+    /// The server with this name, alias or id, if people bring keys of their own for it.
+    pub fn brought_keys_at(self, named: Named<'_>) -> Option<(&'r Arc<Server>, &'r Arc<ByokPage>)> {
+        let server = self.named(named)?;
+        Some((server, server.byok()?))
+    }
+
     /// The server with this name, alias or id, if its clients sign in at its own authorization server.
     pub fn passed_through_at(self, named: Named<'_>) -> Option<&'r Arc<Server>> {
         self.named(named).filter(|server| server.passthrough().is_some())
@@ -225,9 +312,15 @@ impl<'r> View<'r> {
     /// exist.
     pub fn group(self, name: &str) -> Option<Vec<&'r Arc<Server>>> {
         let members = self.registry.groups.get(name)?.iter();
-        let members = members.map(|index| &self.registry.servers[index.0]);
         let visible: Vec<_> = members.filter(|server| self.has(server)).collect();
         (!visible.is_empty()).then_some(visible)
+    }
+
+    /// Those of them that this caller may use.
+    pub fn servers_of(self, admission: &Admission) -> Vec<&'r Arc<Server>> {
+        let mut servers = self.servers();
+        servers.retain(|server| access::may_use(admission, server));
+        servers
     }
 
     /// In the order of the file.
@@ -247,7 +340,7 @@ impl<'r> View<'r> {
     }
 
     fn has(self, server: &Server) -> bool {
-        visible(server, self.client)
+        !server.provenance.is_trial() && visible(server, self.client)
     }
 
     fn only_visible(self, found: Option<&'r Arc<Server>>) -> Option<&'r Arc<Server>> {
@@ -277,6 +370,7 @@ impl Server {
             CredentialSource::Person(_) | CredentialSource::Caller(..) => Some(Party::Server(self.index)),
             CredentialSource::None
             | CredentialSource::Static(_)
+            | CredentialSource::Byok(_)
             | CredentialSource::Machine(_)
             | CredentialSource::AwsSigV4(_) => self
                 .extra_headers
@@ -289,6 +383,14 @@ impl Server {
     pub fn sign_in(&self) -> Option<&Arc<SignIn>> {
         match &self.credential {
             CredentialSource::Person(sign_in) => Some(sign_in),
+            _ => None,
+        }
+    }
+
+    /// What people are told about the keys that they bring, if they do.
+    pub fn byok(&self) -> Option<&Arc<ByokPage>> {
+        match &self.credential {
+            CredentialSource::Byok(page) => Some(page),
             _ => None,
         }
     }
@@ -328,6 +430,7 @@ impl Server {
         self.signed_in_through_us().is_some()
             || self.passthrough().is_some()
             || self.subject_issuer().is_some()
+            || self.byok().is_some()
     }
 
     /// Whether nothing goes to the server without a token of the caller's.
@@ -340,20 +443,9 @@ impl Server {
         self.passthrough().is_some_and(|mode| !mode.asks_for_key())
     }
 
-    /// Whether a tool of its list is one of those that may be used.
-    pub fn shows(&self, tool: &str) -> bool {
-        self.rules.as_ref().is_none_or(|rules| rules.permits(tool))
-    }
-
-    /// [`ToolRules::judge_call`]; without rules every call may go to the server.
-    ///
-    /// # Errors
-    /// See there.
-    pub fn judge_call(&self, tool: &str, arguments: Option<&RawValue>) -> Result<(), Refusal> {
-        match &self.rules {
-            Some(rules) => rules.judge_call(tool, arguments),
-            None => Ok(()),
-        }
+    /// Whether this is one of its names: id, name or alias.
+    pub fn goes_by(&self, name: &str) -> bool {
+        self.id == name || self.name == name || self.alias.as_deref() == Some(name)
     }
 
     /// Whether `name`, in lower case, means this server in `x-mcp-{server}-{header}`.
@@ -384,13 +476,17 @@ impl Server {
         index: ServerIndex,
         settings: ServerSettings,
         names_in_headers: Vec<String>,
-        tokens: &Arc<MachineTokens>,
-        exchanges: &Exchanges,
+        makers: &Makers,
+        bridges: &Bridges,
         metrics: &Metrics,
-    ) -> Result<Self, UnusableUrl> {
-        let credential = CredentialSource::new(&settings, tokens, exchanges);
-        let unusable = || UnusableUrl(settings.name.clone());
+    ) -> Result<Self, UnusableServer> {
+        let counters = metrics.server(counted_as(&settings));
+        let credential = CredentialSource::new(&settings, &makers.tokens, &makers.exchanges);
+        let unusable = || UnusableServer::Url(settings.name.clone());
         let endpoint = Endpoint::new(settings.endpoint).ok_or_else(unusable)?;
+        let bridge = bridges
+            .add(&settings.name, &endpoint, settings.first_byte_timeout)
+            .map_err(UnusableServer::Bridges)?;
         let mut base_headers = HeaderMap::new();
         if let Some(address) = endpoint.address() {
             base_headers.insert(header::HOST, address.host.clone());
@@ -407,7 +503,10 @@ impl Server {
         }
         // A server with a credential of its own gets no other one (invariant 1 of ARCHITECTURE.md).
         let credential_headers = settings.auth.headers(&settings.token_header);
-        let of_callers = matches!(settings.auth, Auth::None | Auth::Static { .. });
+        let of_callers = matches!(
+            settings.auth,
+            Auth::None | Auth::Static { .. } | Auth::Byok { .. }
+        );
         let for_program: Vec<HeaderName> = match &endpoint {
             Endpoint::Stdio(program) => program.headers().cloned().collect(),
             Endpoint::Http(_) | Endpoint::Sse(_) => Vec::new(),
@@ -432,7 +531,14 @@ impl Server {
             index,
             prefix,
             shared: settings.shared,
-            metrics: metrics.server(&settings.name),
+            bridged: bridge,
+            allows_all_keys: settings.allows_all_keys,
+            provenance: settings.provenance,
+            shown: settings.shown,
+            warnings: settings.warnings,
+            fingerprint: settings.fingerprint,
+            metrics: counters,
+            health: Health::default(),
             store_id: ServerId::new(settings.id.clone()).map_err(|_| unusable())?,
             id: settings.id,
             name: settings.name,
@@ -446,10 +552,19 @@ impl Server {
             extra_headers,
             first_byte_timeout: settings.first_byte_timeout,
             is_public: settings.is_public,
-            rules,
+            rules: rules.map(Arc::new),
             info: settings.info,
             names_in_headers,
             calls: AtomicUsize::new(0),
         })
+    }
+}
+
+/// The name in the metrics: servers that are only tried come and go, and counters stay.
+fn counted_as(settings: &ServerSettings) -> &str {
+    if settings.provenance.is_trial() {
+        "trial"
+    } else {
+        &settings.name
     }
 }

@@ -68,6 +68,8 @@ pub struct Metrics {
     pub bridge_sessions: Gauge,
     /// Running programs that are servers.
     pub stdio_processes: Gauge,
+    /// Rows of the record of what happened that could not be kept.
+    pub audit_lost: Counter,
 }
 
 /// One server's counters.
@@ -122,6 +124,12 @@ impl Metrics {
             "Running programs of servers of transport stdio",
             stdio_processes.clone(),
         );
+        let audit_lost = Counter::default();
+        registry.register(
+            "audit_entries_lost",
+            "Rows of the record of calls and sign-ins that could not be kept",
+            audit_lost.clone(),
+        );
         Self {
             registry,
             requests,
@@ -132,6 +140,7 @@ impl Metrics {
             streams,
             bridge_sessions,
             stdio_processes,
+            audit_lost,
         }
     }
 

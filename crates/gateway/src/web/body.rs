@@ -12,6 +12,8 @@ pub struct Body {
     content: Content,
     /// Dropped with the body, which is when the last byte was handed over or the client left.
     attached: Option<Box<dyn Any + Send>>,
+    /// Resolves when nothing more may come.
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 enum Content {
@@ -26,6 +28,7 @@ impl Body {
         Self {
             content: Content::Full(None),
             attached: None,
+            until: None,
         }
     }
 
@@ -34,6 +37,7 @@ impl Body {
         Self {
             content: Content::Full((!bytes.is_empty()).then_some(bytes)),
             attached: None,
+            until: None,
         }
     }
 
@@ -42,12 +46,18 @@ impl Body {
         Self {
             content: Content::Frames(Box::pin(frames)),
             attached: None,
+            until: None,
         }
     }
 
     /// Keeps `guard` for as long as the body is under way.
     pub fn attach(&mut self, guard: impl Any + Send) {
         self.attached = Some(Box::new(guard));
+    }
+
+    /// Cuts what comes frame by frame when `over` resolves.
+    pub fn cut_at(&mut self, over: impl Future<Output = ()> + Send + 'static) {
+        self.until = Some(Box::pin(over));
     }
 }
 
@@ -56,9 +66,19 @@ impl HttpBody for Body {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.get_mut().content {
+        let this = self.get_mut();
+        match &mut this.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Frames(frames) => frames.as_mut().poll_frame(cx),
+            Content::Frames(frames) => {
+                if let Some(until) = &mut this.until
+                    && until.as_mut().poll(cx).is_ready()
+                {
+                    this.until = None;
+                    this.content = Content::Full(None);
+                    return Poll::Ready(Some(Err(io::Error::other("nothing more may come"))));
+                }
+                frames.as_mut().poll_frame(cx)
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! Every refusal that a caller can see: one table of codes, and the one place that maps an error to a
 //! status and a body. Bodies hold the code, a sentence, the next step and the request id; never a secret.
 
+use crate::audit::note;
 use crate::ids::RequestId;
 use crate::web::body::Body;
 use crate::web::json::no_store;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::json;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -67,6 +69,10 @@ codes! {
         "Check the name in the URL. Only servers with auth_type: oauth2 and interactive sign-in have these documents and endpoints, and those with available_on_public_internet: false for internal addresses alone.";
     NoCredential "no_credential" 404 40407 "Nothing is kept for this person and server."
         "There is nothing to forget.";
+    BadQuery "bad_query" 400 40020 "A parameter of the query is unknown, or its value cannot be read."
+        "The message names it; docs/audit.md has all of them.";
+    NoSuchEntry "no_such_entry" 404 40417 "The record has nothing of this request that the caller may see."
+        "Check the request id; rows are kept for vestibule.audit.retention_days, and written a moment after the answer.";
     NoPerson "no_person" 400 40008 "The request carries no key that says whose tokens are meant."
         "A gateway without keys keeps nobody's tokens, and a master key is one person's only with vestibule.keep_tokens_for_master_key: true.";
     NoOrigin "no_origin" 400 40007 "The Host header names no host, so the gateway cannot say by what name it was called."
@@ -77,7 +83,29 @@ codes! {
         "Send the key in the header x-litellm-api-key, and leave Authorization to the client's sign-in.";
     MetadataUnavailable "metadata_unavailable" 503 50361 "What the MCP server says about its authorization server could not be found."
         "Try again shortly; whoever runs the gateway finds in its log what was tried.";
-    ToolNotAllowed "tool_not_allowed" 403 40330 "The rules of the MCP server's entry do not let this tool be used."
+    KeyExpired "key_expired" 401 40150 "The gateway key is over."
+        "Ask whoever gave it to you for a new one.";
+    KeyBlocked "key_blocked" 403 40350 "The gateway key is blocked."
+        "Ask whoever gave it to you why.";
+    ByokAuthRequired "byok_auth_required" 401 40160 "The MCP server wants a key of the person's own, and none is kept for whoever calls."
+        "Bring the key: an MCP client opens the page for it by itself, from the resource_metadata of the WWW-Authenticate header; a script sends it to POST /v1/mcp/server/{server_id}/user-credential.";
+    ByokKeyRefused "byok_key_refused" 401 40161 "The MCP server does not take the key that the person brought."
+        "Bring another one, as you brought this one.";
+    ServerSessionEnded "server_session_ended" 401 40162 "What the client shows in place of a gateway key counts no longer, or not for this MCP server."
+        "Sign in again: an MCP client does it by itself, from the resource_metadata of the WWW-Authenticate header.";
+    NotByok "not_byok" 400 40086 "This is no MCP server to which people bring keys of their own."
+        "Only servers with is_byok: true take them; GET /v1/mcp/user-credentials lists what is kept.";
+    ByokKeyMalformed "byok_key_malformed" 400 40087 "The key does not fit the MCP server."
+        "Copy it again, whole: with auth_type: basic it is user:password, and it has at most 8192 characters.";
+    ServerNotAllowed "server_not_allowed" 403 40351 "The gateway key is not for this MCP server."
+        "Ask whoever gave you the key to add the server to it; servers with allow_all_keys: true need no such entry.";
+    AdminRequired "admin_required" 403 40352 "This is for admins of the gateway."
+        "Use the master key, or an admin's key that is not narrowed down to some servers.";
+    KeyRateLimited "key_rate_limited" 429 42950 "The gateway key has made as many requests as it may for now."
+        "Come back after Retry-After; whoever gave you the key can raise its rpm_limit.";
+    KeysUnavailable "keys_unavailable" 503 50353 "Whether the gateway key still counts cannot be said: the gateway's database has been silent for too long."
+        "Try again shortly; whoever runs the gateway finds the reason in its log.";
+    ToolNotAllowed "tool_not_allowed" 403 40330 "The rules of the MCP server's entry, or of the gateway key, do not let this tool be used."
         "List the tools to see which there are. allowed_tools and disallowed_tools of the server are the rules.";
     ParameterNotAllowed "parameter_not_allowed" 403 40331 "The rules of the MCP server's entry do not let the tool be called with this parameter."
         "Call the tool without it. allowed_params of the server has the rule.";
@@ -112,7 +140,7 @@ codes! {
     UnknownServer "unknown_server" 404 40402 "No MCP server has this name."
         "Check the name in the URL against mcp_servers in the gateway's configuration. Servers with available_on_public_internet: false are there for internal addresses alone.";
     NotSupported "not_supported" 404 40403 "The path exists in LiteLLM and is not supported here yet."
-        "Use /{server}/mcp with one server's name, or /mcp.";
+        "MCP servers are at /{server}/mcp and /mcp; docs/servers.md has what can be managed.";
     MethodNotAllowed "method_not_allowed" 405 40501 "The path takes other methods."
         "Use one of the methods in the Allow header.";
     UnknownSession "unknown_session" 404 40404 "The Mcp-Session-Id is not one that this gateway gave to this caller for this server, or it has expired."
@@ -229,6 +257,54 @@ codes! {
         "Use it all the same: a list or a call tries it again.";
     OpenTimeout "open_timeout" 504 50440 "The MCP server did not open a session in time."
         "Use it all the same: a list or a call tries it again. vestibule.limits.open_timeout is the limit.";
+    NoPage "no_page" 404 40419 "The console has no such page."
+        "Go to /ui and on from there.";
+    OriginMismatch "origin_mismatch" 400 40025 "The gateway does not know the name by which your browser calls it."
+        "Set PROXY_BASE_URL to that name, or let the gateway trust the forwarded headers of its proxy (use_x_forwarded_for, mcp_trusted_proxy_ranges).";
+    FormUnreadable "form_unreadable" 400 40026 "The form cannot be read."
+        "Go back, correct it, and send it again.";
+    KeyNotYours "key_not_yours" 400 40080 "There is no such key that you may act as."
+        "Choose one of the keys in the list. Admins may act as any key, others as their own.";
+    ForeignForm "foreign_form" 403 40360 "The form does not come from a page of this gateway."
+        "Open the console by its own address and do it there.";
+    ConsoleClosed "console_closed" 403 40361 "The console is closed: the gateway has no master key, so it cannot tell who is there."
+        "Set general_settings.master_key and start the gateway again.";
+    TooManySignIns "too_many_sign_ins" 429 42940 "There were too many tries to sign in just now."
+        "Wait a minute and try again.";
+    InvalidField "invalid_field" 400 40034 "A field of the request is unknown, missing, or has a value that it cannot have."
+        "Correct the field that the message names; GET /openapi.json describes all of them.";
+    FieldNotSupported "field_not_supported" 400 40035 "The field exists in LiteLLM and not here, and it says something."
+        "Leave the field out, or empty.";
+    UnknownName "unknown_name" 400 40036 "The permissions name MCP servers or groups that there are not."
+        "Correct the names in object_permission, or add the servers first.";
+    UnknownKey "unknown_key" 404 40408 "There is no such gateway key."
+        "List the keys with GET /key/list.";
+    UnknownUser "unknown_user" 404 40409 "There is no such user."
+        "List the users with GET /user/list.";
+    AliasTaken "alias_taken" 409 40901 "Another gateway key has this alias."
+        "Choose another alias.";
+    UserExists "user_exists" 409 40902 "There is a user with this id already."
+        "Choose another id, or change the user with POST /user/update.";
+    ChangedMeanwhile "changed_meanwhile" 409 40903 "What is to be changed keeps being changed by others."
+        "Look at it again, and repeat the change if it is still wanted.";
+    InvalidServer "invalid_server" 400 40010 "The MCP server cannot be configured so."
+        "Correct the fields that problems names and send it again; nothing was changed.";
+    BodyNotAnObject "body_not_an_object" 400 40011 "The body is not a JSON object."
+        "Send one JSON object.";
+    ServerNotFound "server_not_found" 404 40413 "No MCP server has this id."
+        "GET /v1/mcp/server lists the servers with their ids.";
+    RegistryDisabled "registry_disabled" 404 40414 "MCP registry is not enabled."
+        "Set general_settings.enable_mcp_registry: true.";
+    ServersFixed "servers_fixed" 403 40346 "The gateway takes no servers at run time."
+        "Add the server to the configuration file, or drop general_settings.store_model_in_db: false.";
+    ServerReadOnly "server_read_only" 409 40910 "The MCP server is configured in the configuration file."
+        "Change it there; the gateway picks the change up.";
+    ServerChanged "server_changed" 409 40911 "Somebody else has changed the MCP server."
+        "Read it again, and send the change with its new version.";
+    ServerTaken "server_taken" 409 40912 "There is an MCP server with this name or id."
+        "Choose another name. Names do not differ by case.";
+    ServerSealed "server_sealed" 409 40913 "What is kept of the MCP server cannot be opened with the gateway's keys."
+        "Bring back the key that it was sealed with (`vestibule keys status` names it), or delete the server and add it anew.";
     Internal "internal" 500 50001 "The gateway failed."
         "Report the request id to whoever runs the gateway.";
 }
@@ -248,6 +324,17 @@ pub struct Refusal {
     pub oauth: Option<Box<ErrorResponse>>,
     /// A sign-in would help; the challenge says where.
     pub sign_in: Option<Box<Wanted>>,
+    /// Everything that is wrong with what was sent, where that is known field by field.
+    pub flaws: Box<[Flaw]>,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Flaw {
+    /// Which one; empty for the whole.
+    pub field: String,
+    /// A sentence without the field.
+    pub message: String,
 }
 
 /// What a challenge asks for.
@@ -265,6 +352,8 @@ pub struct Wanted {
     pub claims: Option<String>,
     /// There is no metadata document to name.
     pub undocumented: bool,
+    /// The server's id, where programs are told which server it is.
+    pub server_id: Option<String>,
 }
 
 impl Refusal {
@@ -277,6 +366,7 @@ impl Refusal {
             header: None,
             oauth: None,
             sign_in: None,
+            flaws: Box::default(),
         }
     }
 
@@ -355,12 +445,22 @@ impl Refusal {
 
     /// LiteLLM's shape of `/mcp-rest` errors, with ours beside it.
     pub fn into_rest(self, id: RequestId) -> Response<Body> {
-        let body = json!({"detail": {
+        let mut detail = json!({
             "error": self.code.name(),
             "message": self.text(),
             "request_id": id.as_str(),
-        }});
-        self.into_response(body.to_string(), id)
+        });
+        self.name_server(&mut detail);
+        self.into_response(json!({"detail": detail}).to_string(), id)
+    }
+
+    fn name_server(&self, document: &mut serde_json::Value) {
+        if let Some(wanted) = &self.sign_in
+            && let Some(id) = &wanted.server_id
+        {
+            document["server_id"] = json!(id);
+            document["server_name"] = json!(wanted.server);
+        }
     }
 
     /// For programs: the code, and what an authorization server said.
@@ -370,6 +470,10 @@ impl Refusal {
             "next_step": self.code.next_step(),
             "request_id": id.as_str(),
         });
+        self.name_server(&mut data);
+        if !self.flaws.is_empty() {
+            data["problems"] = json!(self.flaws);
+        }
         if let Some(oauth) = &self.oauth {
             data["oauth_error"] = json!(oauth.error);
             if let Some(description) = &oauth.description {
@@ -380,6 +484,7 @@ impl Refusal {
     }
 
     fn into_response(self, body: String, id: RequestId) -> Response<Body> {
+        note::refused(&self);
         let mut response = no_store(self.code.status(), body);
         let headers = response.headers_mut();
         headers.insert("x-request-id", id.header());

@@ -8,6 +8,7 @@ pub mod cors;
 pub mod error;
 pub mod guard;
 pub mod json;
+pub mod limits;
 pub mod origin;
 pub mod page;
 pub mod parameters;

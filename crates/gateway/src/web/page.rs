@@ -22,6 +22,10 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// Language, title and width, which the first lines leave out. HTML gives these tags their meaning wherever they stand.
+const FOR_READERS: &str = "<html lang=\"en\"><title>Authentication failed</title>\n\
+    <meta name=\"viewport\" content=\"width=device-width\">\n";
+
 /// Why a sign-in failed, for the person in front of the browser: a code, what happened, and what to do.
 pub fn failure(error: &str, description: Option<&str>, steps: &[&str], id: RequestId) -> Response<Body> {
     let mut html = format!(
@@ -35,7 +39,7 @@ pub fn failure(error: &str, description: Option<&str>, steps: &[&str], id: Reque
     for step in steps {
         html += &format!("<p>{}</p>\n", escape(step));
     }
-    html += &format!("<p>Request id: {id}</p>\n</body></html>");
+    html += &format!("<p>Request id: {id}</p>\n{FOR_READERS}</body></html>");
     respond(StatusCode::BAD_REQUEST, html)
 }
 

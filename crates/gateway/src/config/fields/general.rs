@@ -14,12 +14,10 @@ pub const GENERAL: &[Field] = &[
         Kind::Secret,
         "Where people's tokens are kept: `sqlite:PATH` or `postgres://…`. The environment variable `DATABASE_URL` counts first. Left out, a SQLite file `vestibule.db` beside the configuration file.",
     ),
-    only(
+    yes(
         "store_model_in_db",
         Kind::Bool,
-        "false",
-        "servers and keys kept in a database",
-        "Servers from the database.",
+        "Whether servers may be added, changed and deleted at run time. Default `true`. With `false` those that are in the database are not served either.",
     ),
     yes(
         "use_x_forwarded_for",
@@ -51,12 +49,10 @@ pub const GENERAL: &[Field] = &[
         Kind::Text,
         "A further header for the gateway key. It counts before `x-litellm-api-key` and `Authorization`, and goes to no server.",
     ),
-    only(
+    yes(
         "enable_mcp_registry",
         Kind::Bool,
-        "false",
-        "the registry document",
-        "Serves `registry.json`.",
+        "Whether `/v1/mcp/registry.json` tells everybody, without a key, which servers there are. Default `false`.",
     ),
     not_yet("mcp_required_fields", Kind::TextList, KEYS, "Submission rules."),
     not_yet("user_mcp_management_mode", Kind::Text, KEYS, "Who sees servers."),
@@ -147,6 +143,11 @@ pub const VESTIBULE: &[Field] = &[
         "limits",
         Kind::Any,
         "Bounds on what clients and servers may take; see below.",
+    ),
+    yes(
+        "audit",
+        Kind::Any,
+        "What is recorded of calls and sign-ins, and for how long; see below.",
     ),
     yes(
         "allowed_hosts",
@@ -241,6 +242,25 @@ pub const LIMITS: &[Field] = &[
         "max_stdio_processes",
         Kind::Count,
         "Running programs of `transport: stdio`, all servers together. Default 32. One more is answered 503.",
+    ),
+];
+
+/// `vestibule.audit`.
+pub const AUDIT: &[Field] = &[
+    yes(
+        "calls",
+        Kind::Bool,
+        "Whether every call is recorded. Default `true`; with `false` only calls that failed are. Sign-ins, changes and refusals always are.",
+    ),
+    yes(
+        "arguments",
+        Kind::Bool,
+        "Whether the arguments of `tools/call` are recorded too, up to 4 KiB of them. Default `false`: they can hold anything.",
+    ),
+    yes(
+        "retention_days",
+        Kind::Text,
+        "For how many days rows are kept, or `forever`. Default 30.",
     ),
 ];
 

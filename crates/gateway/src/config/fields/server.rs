@@ -1,6 +1,6 @@
 //! The fields of one MCP server.
 
-use super::{Field, INTERACTIVE, KEYS, Kind, POLICY, not_yet, only, yes};
+use super::{Field, INTERACTIVE, KEYS, Kind, POLICY, not_yet, yes};
 
 /// The values of `auth_type` that are obeyed.
 pub const AUTH_TYPES: &[&str] = &[
@@ -33,7 +33,7 @@ pub const SERVER: &[Field] = &[
     yes(
         "transport",
         Kind::Choice(&["http", "sse", "stdio"]),
-        "`http`, the default: Streamable HTTP. `sse`: HTTP+SSE of revision 2024-11-05. `stdio`: a program on this machine, one for each session; off unless `VESTIBULE_ENABLE_STDIO=true`. See docs/transports.md.",
+        "`http`, the default: Streamable HTTP. `sse`: HTTP+SSE of revision 2024-11-05. `stdio`: a program on this machine, one for each session; in the configuration file alone, and off unless `VESTIBULE_ENABLE_STDIO=true`. See docs/transports.md.",
     ),
     yes(
         "command",
@@ -60,6 +60,11 @@ pub const SERVER: &[Field] = &[
         "description",
         Kind::Text,
         "For people; part of `mcp_info` in `/mcp-rest/tools/list`.",
+    ),
+    yes(
+        "source_url",
+        Kind::Url,
+        "Where the server's program or its documentation is; for people.",
     ),
     yes(
         "server_id",
@@ -309,12 +314,10 @@ pub const SERVER: &[Field] = &[
         Kind::Bool,
         "Whether clients outside `mcp_internal_ip_ranges` may use the server. Default `true`. With `false` it does not exist for them, on no path.",
     ),
-    only(
+    yes(
         "allow_all_keys",
         Kind::Bool,
-        "false",
-        KEYS,
-        "Every key may use the server.",
+        "Whether every gateway key may use the server, whatever it is given. Default `false`: a key uses what its permissions name.",
     ),
     yes(
         "access_groups",
@@ -326,14 +329,21 @@ pub const SERVER: &[Field] = &[
         Kind::TextList,
         "Another name of `access_groups`.",
     ),
-    not_yet(
+    yes(
         "is_byok",
         Kind::Bool,
-        KEYS,
-        "Callers bring their own upstream key.",
+        "With a static `auth_type` and instead of `authentication_token`: each person brings a key of their own for the server once, which is kept sealed and sent as `auth_type` says. Default `false`. See docs/credentials.md.",
     ),
-    not_yet("byok_description", Kind::TextList, KEYS, "Text for that."),
-    not_yet("byok_api_key_help_url", Kind::Url, KEYS, "Help for that."),
+    yes(
+        "byok_description",
+        Kind::TextList,
+        "What the person's key is used for, line by line, on the page that asks for it.",
+    ),
+    yes(
+        "byok_api_key_help_url",
+        Kind::Url,
+        "Where that page says that a key is to be had; https.",
+    ),
     not_yet("rpm", Kind::Count, KEYS, "Requests a minute."),
     not_yet("max_concurrent_requests", Kind::Count, KEYS, "Concurrent calls."),
     yes(

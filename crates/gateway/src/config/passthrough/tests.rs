@@ -33,7 +33,7 @@ fn passthrough_is_for_servers_without_a_credential_of_their_own() {
             "{fields}"
         );
         assert_eq!(auth.auth_type(), auth_type);
-        assert!(!settings.has_sign_in() && settings.has_discovery());
+        assert!(!settings.has_sign_in());
     }
 }
 

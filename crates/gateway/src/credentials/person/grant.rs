@@ -32,6 +32,8 @@ pub struct Grant {
     registration: Option<RegistrationKey>,
     /// Who issued it, and alone may see it again; see [`UpstreamEndpoints::authority`].
     authority: String,
+    /// By what id the record has the sign-in.
+    flow: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +56,8 @@ struct Stored {
     authority: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registration: Option<RegistrationKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flow: Option<String>,
 }
 
 /// A token in use.
@@ -78,8 +82,14 @@ impl PersonToken {
 }
 
 impl Grant {
-    /// What a token endpoint just issued to `upstream`.
-    pub fn new(tokens: &TokenResponse, upstream: &UpstreamClient, authority: String, now: u64) -> Self {
+    /// What a token endpoint just issued to `upstream`, in the sign-in `flow`.
+    pub fn new(
+        tokens: &TokenResponse,
+        upstream: &UpstreamClient,
+        authority: String,
+        flow: Option<String>,
+        now: u64,
+    ) -> Self {
         Self {
             name: ids::random_hex(),
             access_token: tokens.access_token.secret().clone(),
@@ -90,6 +100,7 @@ impl Grant {
             client: upstream.client.clone(),
             registration: upstream.registration.clone(),
             authority,
+            flow,
         }
     }
 
@@ -113,6 +124,7 @@ impl Grant {
             client: upstream.client,
             registration: upstream.registration,
             authority,
+            flow: None,
         }
     }
 
@@ -133,6 +145,7 @@ impl Grant {
             client: self.client.clone(),
             registration: self.registration.clone(),
             authority: self.authority.clone(),
+            flow: self.flow.clone(),
         }
     }
 
@@ -158,6 +171,7 @@ impl Grant {
             auth_method: self.client.auth_method.name().to_owned(),
             authority: self.authority.clone(),
             registration: self.registration.clone(),
+            flow: self.flow.clone(),
         };
         serde_json::to_vec(&stored).unwrap_or_default()
     }
@@ -182,12 +196,18 @@ impl Grant {
             },
             registration: stored.registration,
             authority: stored.authority,
+            flow: stored.flow,
         })
     }
 
     /// When what is kept ends for good: never by itself, while it can be renewed.
     pub fn expires_at(&self) -> Option<u64> {
         self.refresh_token.is_none().then_some(self.ends_at).flatten()
+    }
+
+    /// By what id the record has the sign-in.
+    pub fn flow(&self) -> Option<&str> {
+        self.flow.as_deref()
     }
 
     /// Names the sign-in that it goes back to.
@@ -217,7 +237,7 @@ impl Grant {
     }
 
     /// When the access token was issued, in seconds since 1970.
-    pub(super) fn issued_at(&self) -> u64 {
+    pub fn issued_at(&self) -> u64 {
         self.issued_at
     }
 

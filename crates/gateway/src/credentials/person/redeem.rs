@@ -29,6 +29,8 @@ pub struct Redemption {
     pub person: Option<Person>,
     /// For which server.
     pub server: ServerId,
+    /// By what id the record has the sign-in, where it is known.
+    pub flow: Option<String>,
 }
 
 /// What came of it.
@@ -59,6 +61,7 @@ impl Parts {
             upstream,
             person,
             server,
+            flow,
         } = redemption;
         let tokens = exchange(&self.guarded, &endpoints, &request, &secrets).await?;
         if let Err(mismatch) = sign_in.token_rules.check(tokens.document.value()) {
@@ -67,7 +70,7 @@ impl Parts {
         let mut kept = None;
         if let Some(person) = person {
             let now = self.clock.unix_seconds();
-            let grant = Grant::new(&tokens, &upstream, endpoints.authority(), now);
+            let grant = Grant::new(&tokens, &upstream, endpoints.authority(), flow, now);
             match self.keep(slots, person.0, server, grant).await {
                 Ok(name) => kept = Some(name),
                 // The client has its tokens whether or not they can be kept.

@@ -3,13 +3,16 @@
 
 use super::Parts;
 use super::grant::Grant;
+use crate::audit::{Kind, Step, Trace};
 use crate::issuer::upstream::{UpstreamConfig, UpstreamEndpoints};
 use crate::net::guarded::{Guarded, GuardedFault};
+use crate::web::error::shown;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use vestibule_oauth::error::{OAuthError, OAuthErrorCode};
 use vestibule_oauth::token_request::{EncodedTokenRequest, RevocationRequest};
 use vestibule_oauth::{TokenResponse, TokenResponseFault};
+use vestibule_store::{AuditEntry, UserId};
 
 /// Why an exchange gave no tokens. Nothing of it holds a secret or a body.
 #[derive(Debug, Clone, Error)]
@@ -32,6 +35,7 @@ pub enum ExchangeFault {
 }
 
 impl ExchangeFault {
+    /// `error` of the provider's answer (RFC 6749 section 5.2).
     fn code(&self) -> Option<&str> {
         match self {
             Self::Answered(TokenResponseFault::Refused(said)) => Some(&said.error),
@@ -130,15 +134,90 @@ pub(super) async fn exchange(
     )?)
 }
 
+/// As much of a description as a row has.
+const DESCRIBED: usize = 500;
+
+/// What a step came to that did not succeed.
+pub(super) struct Failure<'f> {
+    error: &'f str,
+    description: &'f str,
+}
+
 impl Parts {
+    /// Records a step that nobody's request was waiting for.
+    pub(super) fn record(
+        &self,
+        step: &str,
+        grant: &Grant,
+        user: &UserId,
+        server: &str,
+        failure: Option<&Failure<'_>>,
+    ) {
+        let (outcome, description) = match failure {
+            None => ("ok", None),
+            Some(failure) => (failure.error, Some(shown(failure.description, DESCRIBED))),
+        };
+        let trace = Trace {
+            sign_in: Some(Step {
+                step: step.to_owned(),
+                description,
+                ..Step::default()
+            }),
+            ..Trace::default()
+        };
+        self.audit.record(AuditEntry {
+            kind: Kind::SignIn.name().to_owned(),
+            user_id: Some(user.as_str().to_owned()),
+            server: Some(server.to_owned()),
+            outcome: Some(shown(outcome, DESCRIBED)),
+            flow: grant.flow().map(str::to_owned),
+            trace: serde_json::to_string(&trace).ok(),
+            ..AuditEntry::default()
+        });
+    }
+
+    /// Records what a renewal came to.
+    pub(super) fn record_renewal(
+        &self,
+        grant: &Grant,
+        user: &UserId,
+        server: &str,
+        fault: Option<&ExchangeFault>,
+    ) {
+        let description = fault.map(ToString::to_string).unwrap_or_default();
+        let failure = fault.map(|fault| Failure {
+            error: fault.code().unwrap_or("renewal_failed"),
+            description: &description,
+        });
+        self.record("renewal", grant, user, server, failure.as_ref());
+    }
+
     /// Tells the provider that a grant is over (RFC 7009), where it can be told.
-    pub(super) async fn revoke(&self, upstream: &UpstreamConfig, grant: &Grant) {
-        let Ok(endpoints) = self.discovery.endpoints(upstream).await else {
-            return;
-        };
+    pub(super) async fn revoke(&self, upstream: &UpstreamConfig, user: &UserId, grant: &Grant) {
+        let told = self.tell_of_the_end(upstream, grant).await;
+        let failure = told.as_ref().err().map(|description| Failure {
+            error: "not_revoked",
+            description,
+        });
+        self.record("revocation", grant, user, &upstream.name, failure.as_ref());
+    }
+
+    async fn tell_of_the_end(&self, upstream: &UpstreamConfig, grant: &Grant) -> Result<(), String> {
+        let endpoints = self.discovery.endpoints(upstream).await;
+        let endpoints = endpoints.map_err(|error| error.to_string())?;
+        if endpoints.authority() != grant.authority() {
+            return Err(ExchangeFault::AnotherAuthority.to_string());
+        }
         let Some(url) = &endpoints.revocation_url else {
-            return;
+            return Err(
+                "The authorization server takes no revocations; the tokens are forgotten here.".to_owned(),
+            );
         };
+        if !upstream.may_be_told_at(url, grant.authority()) {
+            return Err(
+                "The revocation endpoint is not at the origin of the authorization server that issued the tokens; they are forgotten here.".to_owned(),
+            );
+        }
         let (client, token, hint) = grant.revocable();
         let request = RevocationRequest {
             client: client.clone(),
@@ -150,16 +229,21 @@ impl Parts {
             .post_form(url, &request.encode(), &endpoints.reach)
             .await
         {
-            Ok(answer) if (200..300).contains(&answer.status) => {}
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
             Ok(answer) => {
                 tracing::warn!(
                     server = upstream.name,
                     status = answer.status,
                     "a revocation was refused"
                 );
+                Err(format!(
+                    "The authorization server answered with status {}.",
+                    answer.status
+                ))
             }
             Err(fault) => {
                 tracing::warn!(server = upstream.name, %fault, "a revocation did not reach the authorization server");
+                Err(fault.to_string())
             }
         }
     }

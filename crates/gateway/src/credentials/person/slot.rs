@@ -3,6 +3,7 @@
 use super::grant::{Grant, PersonToken};
 use super::renewal::{ExchangeFault, exchange};
 use super::{NoToken, Parts};
+use crate::audit::note;
 use crate::config::SignIn;
 use crate::ids;
 use crate::issuer;
@@ -82,6 +83,11 @@ enum Why {
 }
 
 impl Slot {
+    /// Whether it is for the server as it is configured now.
+    pub(super) fn is_of(&self, server: &Arc<Server>) -> bool {
+        Arc::ptr_eq(&self.server, server)
+    }
+
     pub(super) fn new(parts: Arc<Parts>, user: UserId, server: Arc<Server>, sign_in: Arc<SignIn>) -> Self {
         Self {
             parts,
@@ -105,8 +111,10 @@ impl Slot {
             } else if now >= held.read_at + READ_AGAIN {
                 drop(self.fly(Why::Read));
             }
+            note::token(true);
             return Ok(Arc::clone(&held.token));
         }
+        note::token(false);
         self.wait(Why::Read).await
     }
 
@@ -352,6 +360,8 @@ impl Slot {
             Err(fault) => fault,
         };
         tracing::warn!(server = %self.server.name, %fault, "a person's token could not be renewed");
+        self.parts
+            .record_renewal(grant, &self.user, &self.server.name, Some(&fault));
         let registered = grant.registration();
         let forgotten = fault.is_unknown_client() && registered.is_some();
         if let (true, Some(key)) = (forgotten, registered) {
@@ -388,6 +398,8 @@ impl Slot {
         match self.save(&unsaved).await {
             Ok(true) => {
                 tracing::debug!(server = %self.server.name, "a person's token was renewed");
+                self.parts
+                    .record_renewal(&unsaved.grant, &self.user, &self.server.name, None);
                 self.hold(&token);
                 Renewal::Renewed(token)
             }

@@ -149,7 +149,7 @@ impl Walk {
     pub(super) fn unless_asked_again(&self, finding: String) -> Finding {
         let again = matches!(
             self.mode,
-            Mode::Machine { .. } | Mode::Fixed | Mode::Signed(_) | Mode::Exchanged(_)
+            Mode::Machine { .. } | Mode::Fixed | Mode::Own | Mode::Signed(_) | Mode::Exchanged(_)
         );
         if again || self.has_static_headers {
             Finding::warning(format!("{finding}, without a credential"))

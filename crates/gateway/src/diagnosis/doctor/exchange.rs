@@ -274,7 +274,7 @@ impl Walk {
         let subject = HeaderValue::from_str(token.expose_secret().trim()).ok();
         let subject = subject.and_then(|value| SubjectToken::of(&value))?;
         let principal = self.admission().ok()?.principal;
-        let slot = match exchanger.slot(&subject, principal).await {
+        let slot = match exchanger.slot(&subject, &principal).await {
             Ok(slot) => slot,
             Err(fault) => return Some(self.not_exchanged(fault.to_string())),
         };

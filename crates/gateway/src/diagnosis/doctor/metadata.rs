@@ -103,7 +103,9 @@ impl Walk {
         let config = self.config()?;
         let asked = self.unasked.as_ref().map(|unasked| unasked.status);
         match &self.mode {
-            Mode::Open | Mode::Fixed | Mode::Signed(_) | Mode::Exchanged(_) if asked != Some(401) => {
+            Mode::Open | Mode::Fixed | Mode::Own | Mode::Signed(_) | Mode::Exchanged(_)
+                if asked != Some(401) =>
+            {
                 return None;
             }
             Mode::Person(_) if config.issuer.is_some() || !config.incomplete() => {}

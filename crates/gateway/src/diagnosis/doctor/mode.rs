@@ -13,6 +13,8 @@ pub(super) enum Mode {
     Open,
     /// The configured value.
     Fixed,
+    /// A key that each person brings.
+    Own,
     /// A machine token.
     Machine { token_url: Url, request: MachineRequest },
     /// A person's token, for which people sign in through the gateway: kept, or sealed (`dcr_bridge`).
@@ -78,6 +80,7 @@ impl Mode {
         match &server.auth {
             Auth::None => Self::Open,
             Auth::Static { .. } => Self::Fixed,
+            Auth::Byok { .. } => Self::Own,
             Auth::ClientCredentials { token_url, request } => Self::Machine {
                 token_url: token_url.clone(),
                 request: request.clone(),
@@ -101,6 +104,7 @@ impl Mode {
     pub(super) fn name(&self, server: &ServerSettings) -> String {
         let more = match (&server.auth, self) {
             (Auth::Passthrough { bridge: Some(_), .. }, _) => ", dcr_bridge",
+            (_, Self::Own) => ", is_byok",
             (_, Self::Machine { .. }) => ", client_credentials",
             (_, Self::Person(_)) => ", authorization_code",
             (_, Self::Brought(Passthrough::Delegated)) => ", delegate_auth_to_upstream",
@@ -132,7 +136,7 @@ impl Mode {
             Way::Program => &[Program],
         };
         let credential: &[Stage] = match self {
-            Self::Open | Self::Fixed | Self::Signed(_) => &[],
+            Self::Open | Self::Fixed | Self::Own | Self::Signed(_) => &[],
             Self::Machine { .. } => &[AuthorizationServer, Grants, Scopes, ClientAuthentication, Token],
             Self::Person(_) => &[
                 AuthorizationServer,

@@ -85,7 +85,7 @@ impl Walk {
     /// Whether nothing can be shown to the server without a person's token.
     fn takes_a_token(&self) -> bool {
         match &self.mode {
-            Mode::Person(_) => true,
+            Mode::Person(_) | Mode::Own => true,
             // One that asks for nothing is called without, where callers may come without.
             Mode::Brought(mode) => {
                 mode.always_has_token() || self.unasked.as_ref().is_some_and(|unasked| unasked.status == 401)
@@ -107,12 +107,22 @@ impl Walk {
     async fn open(&self) -> Result<(UpstreamClient, Option<Welcome>), Refusal> {
         let admission = Arc::new(self.admission()?);
         let token = self.options.token.as_ref().and_then(|token| {
-            let value = format!("Bearer {}", token.expose_secret().trim());
-            let mut value = HeaderValue::from_str(&value).ok()?;
+            let token = token.expose_secret().trim();
+            // A key goes as the server's auth_type says.
+            let (name, value) = match self.mode {
+                Mode::Own => (
+                    self.worker.app.caller_headers.credential.clone(),
+                    HeaderValue::from_str(token),
+                ),
+                _ => (
+                    http::header::AUTHORIZATION,
+                    HeaderValue::from_str(&format!("Bearer {token}")),
+                ),
+            };
+            let mut value = value.ok()?;
             value.set_sensitive(true);
-            Some(value)
+            Some((name, value))
         });
-        let token = token.map(|value| (http::header::AUTHORIZATION, value));
         let caller = Caller::new(&self.worker, &admission, &token.into_iter().collect());
         UpstreamClient::open(&caller, &self.server, Bearer::ForThisServer, &Hello::default()).await
     }

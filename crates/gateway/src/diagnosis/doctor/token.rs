@@ -35,7 +35,7 @@ impl Walk {
             }
             Mode::Person(_) => self.bad_code().await,
             Mode::Exchanged(_) => self.exchanged_token().await,
-            Mode::Open | Mode::Fixed | Mode::Brought(_) | Mode::Signed(_) => None,
+            Mode::Open | Mode::Fixed | Mode::Own | Mode::Brought(_) | Mode::Signed(_) => None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::config::{
 use crate::diagnosis::mask;
 use crate::http::relay::upstream_client::UpstreamClient;
 use crate::issuer::upstream::{Discovery, Patience};
+use crate::live::Live;
 use crate::net::guarded::Guarded;
 use crate::net::pool::Pool;
 use crate::net::token_endpoint::TokenClient;
@@ -242,7 +243,7 @@ impl Walk {
         let patience = settings.limits.token_timeout;
         let runtime = Handle::current();
         let app = App::build(settings, keys, clock.clone(), runtime.clone(), true, None)?;
-        let worker = Arc::new(Worker::new(Arc::new(app)));
+        let worker = Arc::new(Worker::new(Live::fixed(app, runtime.clone())));
         let server = Arc::clone(worker.app.registry.all().first().ok_or(Unusable::NoServer)?);
         let report = Report {
             server: server_name,
@@ -466,7 +467,7 @@ fn of_auth(auth: &Auth) -> Vec<SecretString> {
         ExchangeClient::Key(_) => Vec::new(),
     };
     match auth {
-        Auth::None | Auth::Passthrough { bridge: None, .. } => Vec::new(),
+        Auth::None | Auth::Byok { .. } | Auth::Passthrough { bridge: None, .. } => Vec::new(),
         Auth::Static { value, .. } => vec![value.to_str().unwrap_or_default().to_owned().into()],
         Auth::ClientCredentials { request, .. } => of_client(&request.client),
         Auth::AuthorizationCode(sign_in)

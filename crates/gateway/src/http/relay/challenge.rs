@@ -54,10 +54,9 @@ async fn document_url(
     if server.bridge().is_some() {
         return Some(url);
     }
-    let discovery = worker.app.discovery.as_ref()?;
     let config = UpstreamConfig::bare(&server.name, &server.endpoint.address()?.url);
     // The search goes on without us, for whoever asks next.
-    let found = timeout(PATIENCE, discovery.document(&config)).await;
+    let found = timeout(PATIENCE, worker.app.discovery.document(&config)).await;
     if !matches!(found, Ok(Ok(_))) {
         tracing::info!(request_id = %id, server = %server.name, "the server's challenge is passed on as it came: its metadata was not found");
         return None;

@@ -8,7 +8,7 @@ use super::stream::RelayedBody;
 use super::upstream_client::{ANSWER_LIMIT, UpstreamClient};
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
-use crate::policy::tools::{ToolRules, Unreadable};
+use crate::policy::tools::{Rules, Unreadable};
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use bytes::Bytes;
@@ -30,7 +30,7 @@ impl Call<'_> {
     /// A whole answer that asks nothing it may not; of `tools/list`, which comes with `rules`, filtered.
     pub(super) async fn filtered(
         &self,
-        rules: Option<&ToolRules>,
+        rules: Option<&Rules>,
         headers: &HeaderMap,
         mut body: UpstreamBody,
     ) -> Result<Bytes, Refusal> {
@@ -62,6 +62,7 @@ impl Call<'_> {
     /// An event stream, filtered. By `asker` the server hears that it has asked in vain.
     pub(super) fn filtered_events(
         &self,
+        rules: &Rules,
         headers: &HeaderMap,
         body: RelayedBody,
         asker: Option<Arc<UpstreamClient>>,
@@ -70,6 +71,7 @@ impl Call<'_> {
         self.not_compressed(headers)?;
         Ok(FilteredEvents {
             server: Arc::clone(self.server),
+            rules: rules.clone(),
             body,
             events: WholeEvents::new(ANSWER_LIMIT),
             asker,
@@ -100,7 +102,7 @@ impl Call<'_> {
 }
 
 /// A message, or a batch of them (MCP 2025-03-26), without the tools that are hidden.
-fn message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
+fn message<'t>(rules: &Rules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
     if !text.trim_ascii_start().starts_with('[') {
         return one_message(rules, text);
     }
@@ -122,7 +124,7 @@ fn message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreada
     Ok(whole.into())
 }
 
-fn one_message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
+fn one_message<'t>(rules: &Rules, text: &'t str) -> Result<Cow<'t, str>, Unreadable> {
     match text.trim_ascii_start().as_bytes().first() {
         Some(b'{') => {}
         Some(b'[') => return Err(Unreadable),
@@ -144,6 +146,7 @@ fn one_message<'t>(rules: &ToolRules, text: &'t str) -> Result<Cow<'t, str>, Unr
 /// A stream of events of which each is read, and passed on as it came unless something in it has to go.
 pub(super) struct FilteredEvents {
     server: Arc<Server>,
+    rules: Rules,
     body: RelayedBody,
     events: WholeEvents,
     asker: Option<Arc<UpstreamClient>>,
@@ -164,12 +167,13 @@ impl FilteredEvents {
             Some(data.as_str().into())
         };
         let Some(asked) = asked else { return Ok(None) };
-        let left = match &self.server.rules {
-            None => asked,
-            Some(rules) => match message(rules, &asked)? {
+        let left = if self.rules.are_none() {
+            asked
+        } else {
+            match message(&self.rules, &asked)? {
                 Cow::Borrowed(_) => asked,
                 Cow::Owned(filtered) => filtered.into(),
-            },
+            }
         };
         Ok(Some(match left {
             Cow::Borrowed(_) => event.bytes,
@@ -239,11 +243,12 @@ impl Body for FilteredEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tools::Names;
+    use crate::policy::tools::{Names, ToolRules};
 
     #[test]
     fn a_large_batch_is_copied_once() {
-        let rules = ToolRules::new(Names::new(["one"]), None, &["b".to_owned()], &[]).expect("rules");
+        let rules =
+            Rules::from(ToolRules::new(Names::new(["one"]), None, &["b".to_owned()], &[]).expect("rules"));
         let messages =
             |tools: &str| vec![format!(r#"{{"result":{{"tools":[{tools}]}}}}"#); 100_000].join(" ,");
         // Moved for each message, these bytes are some hundred gigabytes.
@@ -254,7 +259,8 @@ mod tests {
 
     #[test]
     fn messages_and_batches_of_them() {
-        let rules = ToolRules::new(Names::new(["one"]), None, &["b".to_owned()], &[]).expect("rules");
+        let rules =
+            Rules::from(ToolRules::new(Names::new(["one"]), None, &["b".to_owned()], &[]).expect("rules"));
         for (text, expected) in [
             (
                 r#" {"id":1,"result":{"tools":[{"name":"b"},{"name":"a"}]}} "#,

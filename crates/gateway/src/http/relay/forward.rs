@@ -5,6 +5,7 @@ use super::bridged::not_bridged;
 use super::headers::PassedOn;
 use crate::admission::Admission;
 use crate::app::Worker;
+use crate::audit::note;
 use crate::config::{Passthrough, SignIn};
 use crate::credentials::aws_sigv4::Unsignable;
 use crate::credentials::machine::{AfterRefusal, Slot, TokenError};
@@ -17,6 +18,7 @@ use crate::net::pool::SendFault;
 use crate::net::stream::UpstreamBody;
 use crate::net::token_endpoint::TokenFault;
 use crate::net::transport::Endpoint;
+use crate::policy::access;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
 use aws_credential_types::Credentials;
@@ -78,6 +80,7 @@ impl Call<'_> {
             CredentialSource::None => AuthResolution::NoAuth,
             CredentialSource::Static(_) => AuthResolution::StaticToken,
             CredentialSource::Machine(_) => AuthResolution::MachineToken,
+            CredentialSource::Byok(_) => AuthResolution::StoredUserKey,
             CredentialSource::Person(_) => AuthResolution::StoredUserToken,
             CredentialSource::Caller(mode, ref bridge) => match self.callers_token(mode, bridge.is_some()) {
                 Ok(Some(_)) => AuthResolution::OAuth2Passthrough,
@@ -90,9 +93,21 @@ impl Call<'_> {
 
     /// Sends the message.
     pub(super) async fn forward(&self) -> Result<Answer, Refusal> {
-        if !self.admission.may_use(self.server) {
-            return Err(Refusal::new(ErrorCode::MissingKey));
+        let answer = self.forwarded().await;
+        match &answer {
+            Ok(answer) => {
+                note::resolution(answer.resolution);
+                if answer.response.status().is_success() {
+                    self.server.health.answered(self.worker.app.clock.unix_seconds());
+                }
+            }
+            Err(_) => note::resolution(self.intended()),
         }
+        answer
+    }
+
+    async fn forwarded(&self) -> Result<Answer, Refusal> {
+        access::permit(self.admission, self.server)?;
         let brought = self.brought()?;
         if brought.has_credential() {
             return self.with_the_callers(&brought).await;
@@ -101,6 +116,7 @@ impl Call<'_> {
             CredentialSource::None => self.send(None, &brought).await,
             CredentialSource::AwsSigV4(signer) => self.signed(signer, &brought).await,
             CredentialSource::Static(credential) => self.send(Some(credential), &brought).await,
+            CredentialSource::Byok(_) => self.with_own_key(&brought).await,
             CredentialSource::Machine(slot) => self.with_token(slot, &brought, no_token).await,
             CredentialSource::OnBehalf(exchange) => self.on_behalf(exchange, &brought).await,
             CredentialSource::Person(sign_in) => self.for_person(sign_in, &brought).await,
@@ -140,7 +156,7 @@ impl Call<'_> {
             return Ok(self.own_credential());
         };
         let app = &self.worker.app;
-        let holder = (mode, self.admission.principal);
+        let holder = (mode, &self.admission.principal);
         let opened = app
             .envelopes
             .open(sealed, &self.server.id, holder, app.clock.unix_seconds());
@@ -181,8 +197,31 @@ impl Call<'_> {
             if slot.refused(&token) != AfterRefusal::Retry || retried {
                 return Err(Refusal::new(ErrorCode::UpstreamRefusedToken));
             }
+            note::retried();
             retried = true;
         }
+    }
+
+    /// With the key that the person behind the caller brought once.
+    async fn with_own_key(&self, brought: &PerRequest) -> Result<Answer, Refusal> {
+        let app = &self.worker.app;
+        let wanted = || self.own_key_wanted(ErrorCode::ByokAuthRequired, None);
+        let (Some(person), Some(people)) = (Person::admitted(app, self.admission), &app.people) else {
+            return Err(wanted());
+        };
+        let key = people.own_keys.credential(&person, self.server).await;
+        let key = key.map_err(|error| not_now(error.into()))?;
+        self.send(Some(&key.ok_or_else(wanted)?), brought).await
+    }
+
+    /// The person has to bring a key, or another one; `error` as in RFC 6750 section 3.1.
+    pub(super) fn own_key_wanted(&self, code: ErrorCode, error: Option<&'static str>) -> Refusal {
+        Refusal::new(code).with_sign_in(Wanted {
+            server: self.server.name.clone(),
+            server_id: Some(self.server.id.clone()),
+            error,
+            ..Wanted::default()
+        })
     }
 
     /// With the token that the caller brought, or else the one that is kept for the person behind it. If the server
@@ -220,6 +259,7 @@ impl Call<'_> {
         let token = persons.after_refusal(&person, self.server, sign_in, &token).await;
         match token {
             Ok(token) => {
+                note::retried();
                 self.send(Some(&self.server.bearer(token.header())), brought)
                     .await
             }
@@ -345,8 +385,12 @@ impl Call<'_> {
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
         let transport = self.worker.transport(self.server);
+        note::sent();
         match timeout(self.server.first_byte_timeout, transport.send(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                note::first_byte(response.status());
+                Ok(response)
+            }
             Ok(Err(fault)) => Err(self.no_answer(fault)),
             Err(_) => Err(Refusal::because(
                 ErrorCode::UpstreamTimeout,

@@ -5,6 +5,7 @@ pub mod aggregate;
 mod bridged;
 mod capabilities;
 mod challenge;
+pub(crate) mod direct;
 mod filter;
 pub(crate) mod forward;
 mod headers;
@@ -17,12 +18,14 @@ mod stream;
 pub mod target;
 pub(crate) mod upstream_client;
 
-use crate::admission::Targets;
+use crate::admission::{Admission, Targets};
 use crate::app::Worker;
+use crate::audit::note;
+use crate::clock::Clock;
 use crate::diagnosis::DebugReport;
 use crate::ids::RequestId;
 use crate::net::gather::Gathered;
-use crate::policy::{self, message::Asks};
+use crate::policy::{self, access, message::Asks};
 use crate::registry::Server;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
@@ -53,16 +56,22 @@ where
 {
     let app = &worker.app;
     let started = app.clock.now();
+    note::call();
     let (parts, body) = request.into_parts();
     let admission = match app.gate.admit_to(&parts.headers, Targets::one(server)) {
         Ok(admission) => Arc::new(admission),
-        Err(refusal) => return worker.refuse(refusal, None, id).into_plain(id),
+        Err(refusal) => {
+            let refusal = challenged(worker, refusal, &parts, peer, Some(parts.uri.path()));
+            return worker.refuse(refusal, None, id).into_plain(id);
+        }
     };
+    note::admitted(app, &admission);
     let Some(server) = server else {
         return worker
             .refuse(Refusal::new(ErrorCode::UnknownServer), None, id)
             .into_plain(id);
     };
+    note::server(server);
     let report = DebugReport::begin(
         &parts.headers,
         &app.caller_headers,
@@ -73,6 +82,7 @@ where
     let mut message = Bytes::new();
     let result = async {
         let sealed = method_and_session(&parts)?;
+        let rules = access::permit(&admission, server)?;
         let mut call = Call {
             worker,
             server,
@@ -93,12 +103,12 @@ where
         };
         if parts.method == Method::POST {
             message = read_body(body, app.limits.max_body_bytes, app.limits.body_timeout).await?;
+            note::message(&message);
         }
-        let asks = match &server.rules {
-            Some(rules) if parts.method == Method::POST => {
-                policy::message::judge(rules, &parts.headers, &message)?
-            }
-            _ => Asks::ForSomethingElse,
+        let asks = if parts.method == Method::POST && !rules.are_none() {
+            policy::message::judge(&rules, &parts.headers, &message)?
+        } else {
+            Asks::ForSomethingElse
         };
         let _under_way = server.begin_call(app.limits.max_calls_per_server)?;
         call.session = session.as_ref();
@@ -112,9 +122,7 @@ where
             let caller = Caller::new(worker, &admission, &parts.headers);
             Arc::new(UpstreamClient::answering(&caller, &call))
         });
-        let mut response = call
-            .outcome(answer.response, answer.resolution, sealed, asks, asker, id)
-            .await?;
+        let mut response = call.outcome(answer, sealed, &rules, asks, asker, id).await?;
         challenge::told(worker, server, &parts, peer, id, &mut response).await;
         Ok(response)
     }
@@ -134,7 +142,15 @@ where
     server
         .metrics
         .answered(response.status(), started.until(app.clock.now()));
+    bind(&mut response, &admission, &app.clock);
     response
+}
+
+/// A stream ends when the key of whoever asked for it does.
+fn bind(response: &mut Response<Body>, admission: &Admission, clock: &Clock) {
+    if let Some(over) = admission.principal.over(clock.unix_seconds()) {
+        response.body_mut().cut_at(over);
+    }
 }
 
 /// With the challenge that a refusal asks for (RFC 9728 section 5.1): it names the metadata of the endpoint at

@@ -35,7 +35,7 @@ impl Call<'_> {
             });
         };
         let slot = match SubjectToken::of(&authorization) {
-            Some(subject) => exchange.slot(&subject, self.admission.principal).await,
+            Some(subject) => exchange.slot(&subject, &self.admission.principal).await,
             None => Err(SubjectFault::Refused(JwtFault::NotAJwt)),
         };
         let slot = slot.map_err(|fault| self.not_exchanged(exchange, &fault))?;

@@ -1,10 +1,11 @@
 //! What becomes of a server's answer: passed on as it came, or a refusal that says what came instead.
 
 use super::capabilities::withholds;
-use super::forward::Call;
+use super::forward::{Answer, Call};
 use super::session::Owner;
 use super::stream::RelayedBody;
 use super::upstream_client::UpstreamClient;
+use crate::audit::note;
 use crate::config::SignIn;
 use crate::credentials::CredentialSource;
 use crate::diagnosis::AuthResolution;
@@ -12,6 +13,7 @@ use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
 use crate::net::transport::Endpoint;
 use crate::policy::message::Asks;
+use crate::policy::tools::Rules;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
 use bytes::Bytes;
@@ -43,20 +45,21 @@ impl Call<'_> {
     /// Judges the answer and makes the client's. By `asker` a server that may not ask everything is told so.
     pub(super) async fn outcome(
         &self,
-        response: Response<UpstreamBody>,
-        resolution: AuthResolution,
+        answer: Answer,
         sealed_session: Option<&HeaderValue>,
+        rules: &Rules,
         asks: Asks,
         asker: Option<Arc<UpstreamClient>>,
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
+        let Answer { response, resolution } = answer;
         let (head, body) = response.into_parts();
         let callers = self.server.passthrough().is_some();
         if !callers {
             self.credential_was_taken(head.status, &head.headers, resolution)?;
         }
         let content = content(&head.headers);
-        let rules = self.server.rules.as_ref();
+        let filters = !rules.are_none();
         let withholds = withholds(self.server);
         let may_ask = withholds && matches!(content, Content::Json);
         let may_list = matches!(content, Content::Json) || head.status.is_success();
@@ -94,9 +97,9 @@ impl Call<'_> {
             if !matches!(self.server.endpoint, Endpoint::Http(_)) {
                 events = events.kept_alive();
             }
-            let read = rules.is_some() || withholds;
+            let read = filters || withholds;
             let events = if read {
-                Body::frames(self.filtered_events(&head.headers, events, asker, id)?)
+                Body::frames(self.filtered_events(rules, &head.headers, events, asker, id)?)
             } else {
                 Body::frames(events)
             };
@@ -108,9 +111,9 @@ impl Call<'_> {
                 .or_insert(HeaderValue::from_static("no"));
             return Ok(response);
         }
-        let rules = rules.filter(|_| may_list && asks == Asks::ForTools);
-        if rules.is_some() || may_ask {
-            let whole = self.filtered(rules, &head.headers, body).await?;
+        let lists = filters && may_list && asks == Asks::ForTools;
+        if lists || may_ask {
+            let whole = self.filtered(lists.then_some(rules), &head.headers, body).await?;
             return Ok(self.answer(&head, Body::full(whole), sealed_session, true));
         }
         self.whole(head, body, sealed_session, id).await
@@ -148,6 +151,9 @@ impl Call<'_> {
                 if resolution == AuthResolution::MachineToken || wants_scope(headers) =>
             {
                 ErrorCode::UpstreamForbidden
+            }
+            (StatusCode::UNAUTHORIZED, CredentialSource::Byok(_)) => {
+                return Err(self.own_key_wanted(ErrorCode::ByokKeyRefused, Some("invalid_token")));
             }
             (StatusCode::UNAUTHORIZED, CredentialSource::None) => ErrorCode::UpstreamWantsCredential,
             (StatusCode::UNAUTHORIZED, CredentialSource::Machine(_) | CredentialSource::OnBehalf(_)) => {
@@ -220,6 +226,7 @@ impl Call<'_> {
         {
             return Err(self.truncated("the JSON is not complete"));
         }
+        note::answer(&bytes);
         Ok(self.answer(&head, Body::full(bytes), sealed_session, true))
     }
 
@@ -283,7 +290,7 @@ impl Call<'_> {
     /// Whom a session of this call's is made for.
     pub(super) fn session_owner(&self) -> Owner {
         Owner {
-            principal: self.admission.principal,
+            principal: self.admission.principal.clone(),
             subject: self.subject_token().and_then(|subject| subject.identity()),
         }
     }

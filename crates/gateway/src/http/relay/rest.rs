@@ -4,8 +4,11 @@ use super::forward::Bearer;
 use super::upstream_client::{Caller, Hello, UpstreamClient};
 use super::{challenged, listed_in_time, read_body};
 use crate::app::Worker;
+use crate::audit::note;
 use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
+use crate::policy::access;
+use crate::policy::tools::Rules;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::body::Body;
@@ -20,7 +23,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use url::form_urlencoded;
-use vestibule_mcp::raw::replaced;
+use vestibule_mcp::naming;
+use vestibule_mcp::raw::{quoted, replaced};
 
 /// The most pages of one list, and the most bytes of all of them.
 const MAX_PAGES: usize = 1000;
@@ -33,14 +37,30 @@ const NAME_SHOWN: usize = 100;
 const MAX_TOOLS: usize = 10_000;
 
 /// A tool of a list.
-struct Tool {
+pub(super) struct Tool {
     name: String,
     /// As the server wrote it, with `mcp_info` as LiteLLM gives it.
-    json: String,
+    pub(super) json: String,
+}
+
+impl Tool {
+    /// By its name at endpoints with several servers.
+    fn prefixed(&self, server: &Server) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Item<'i> {
+            #[serde(borrow)]
+            name: &'i RawValue,
+        }
+        let item: Item<'_> = serde_json::from_str(&self.json).ok()?;
+        let name = naming::served(&server.prefix, &self.name);
+        let json = replaced(&self.json, item.name.get(), &quoted(&name));
+        Some(Self { name, json })
+    }
 }
 
 /// `GET /mcp-rest/tools/list`, of one server (`server_id`) or of all.
 pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
+    note::call();
     let id = id_of(&request, &worker);
     let (parts, _) = request.into_parts();
     let wanted = parts.uri.query().and_then(|query| {
@@ -50,30 +70,64 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
     });
     let result = async {
         let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
+        note::admitted(&worker.app, &admission);
         let caller = Caller::new(&worker, &admission, &parts.headers).without_mirrored();
         match wanted {
             Some(wanted) => {
                 let server = find(&worker, &parts, &wanted)?;
+                note::server(server);
                 let (_, tools) = tools_of(&caller, server, Bearer::ForThisServer).await?;
                 Ok(listing(&tools, None, None))
             }
-            None => Ok(list_all(&caller, &parts, id).await),
+            None => Ok(list_all(&caller, &parts, id, Named::AsTheServersDo).await),
         }
     }
     .await;
     answer(&worker, result, &parts, id)
 }
 
-/// What every server has. One that fails is named; an empty list never hides an error.
-async fn list_all(caller: &Caller, parts: &Parts, id: RequestId) -> Reply {
-    let worker = &caller.worker;
-    let servers = worker.app.servers_for(&parts.headers, peer_of(parts)).servers();
-    let lists = join_all(
-        servers
-            .iter()
-            .map(|server| tools_of(caller, server, Bearer::Withheld)),
-    )
+/// `GET /v1/mcp/tools`: those of every server, by the names that they have at endpoints with several.
+pub(crate) async fn list_prefixed(
+    State(worker): State<Arc<Worker>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let id = id_of(&request, &worker);
+    let (parts, _) = request.into_parts();
+    let result = async {
+        let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
+        let caller = Caller::new(&worker, &admission, &parts.headers).without_mirrored();
+        Ok(list_all(&caller, &parts, id, Named::WithPrefixes).await)
+    }
     .await;
+    answer(&worker, result, &parts, id)
+}
+
+/// The tools of a server that is only tried.
+pub(crate) async fn tools_tried(caller: &Caller, server: &Arc<Server>) -> Result<Value, Refusal> {
+    let (_, tools) = tools_of(caller, server, Bearer::ForThisServer).await?;
+    let listing = listing(&tools, None, None).body;
+    serde_json::from_str(&listing).map_err(|_| Refusal::new(ErrorCode::UpstreamNotMcp))
+}
+
+/// By which names tools are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    AsTheServersDo,
+    WithPrefixes,
+}
+
+/// What every server has. One that fails is named; an empty list never hides an error.
+async fn list_all(caller: &Caller, parts: &Parts, id: RequestId, named: Named) -> Reply {
+    let worker = &caller.worker;
+    let servers = worker
+        .app
+        .servers_for(&parts.headers, peer_of(parts))
+        .servers_of(&caller.admission);
+    let lists = servers.iter().map(|server| {
+        let tools = tools_of(caller, server, Bearer::Withheld);
+        note::of_server(server, tools)
+    });
+    let lists = join_all(lists).await;
     let mut tools = Vec::new();
     let mut outcomes = Map::new();
     let mut failures = Vec::new();
@@ -82,7 +136,10 @@ async fn list_all(caller: &Caller, parts: &Parts, id: RequestId) -> Reply {
         let outcome = match list {
             Ok((_, list)) => {
                 let outcome = json!({"status": "ok", "tool_count": list.len()});
-                tools.extend(list);
+                match named {
+                    Named::AsTheServersDo => tools.extend(list),
+                    Named::WithPrefixes => tools.extend(list.iter().filter_map(|tool| tool.prefixed(server))),
+                }
                 outcome
             }
             Err(refusal) => {
@@ -141,37 +198,43 @@ struct CallRequest {
 
 /// `POST /mcp-rest/tools/call`. Without `server_id` the tool must be of exactly one server.
 pub(crate) async fn call(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
+    note::call();
     let id = id_of(&request, &worker);
     let (parts, body) = request.into_parts();
     let result = async {
         let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
+        note::admitted(&worker.app, &admission);
         let caller = Caller::new(&worker, &admission, &parts.headers).without_mirrored();
         let limits = &worker.app.limits;
         let body = read_body(body, limits.max_body_bytes, limits.body_timeout).await?;
         let call = parsed(&body)?;
         let arguments = call.arguments.as_deref();
+        note::tool_call(&call.name, arguments.map(RawValue::get));
         let wanted = call.server_id.as_deref().filter(|wanted| !wanted.is_empty());
         let (server, client, name) = if let Some(wanted) = wanted {
             let server = find(&worker, &parts, wanted)?;
+            note::server(server);
             // Where the name has no prefix to be settled, a refusal asks the server nothing.
             if own_name(server, &call.name) == call.name {
-                server.judge_call(&call.name, arguments)?;
+                access::permit(&admission, server)?.judge_call(&call.name, arguments)?;
             }
             let client = opened(&caller, server, Bearer::ForThisServer).await?;
-            let name = name_there(&worker, &client, server, &call.name).await?;
-            (&**server, client, name)
+            let name = name_there(&caller, &client, server, &call.name).await?;
+            (server, client, name)
         } else {
             owner(&caller, &parts, &call.name, id).await?
         };
-        server.judge_call(name, arguments)?;
+        note::tool(server, name);
+        access::permit(&admission, server)?.judge_call(name, arguments)?;
         let mut params = json!({"name": name});
         if call.arguments.is_none() {
             params["arguments"] = json!({});
         }
-        let result = client.request("tools/call", params, arguments).await;
+        let result = client.request("tools/call", params, arguments).await?;
+        note::result(result.get());
         Ok(Reply {
             status: StatusCode::OK,
-            body: result?.get().to_owned(),
+            body: result.get().to_owned(),
         })
     }
     .await;
@@ -205,7 +268,7 @@ fn find<'w>(worker: &'w Worker, parts: &Parts, wanted: &str) -> Result<&'w Arc<S
 /// The tool's name at the one server that was asked. `{server}-{tool}` is the tool, unless the server has a tool
 /// that is really called so.
 async fn name_there<'n>(
-    worker: &Worker,
+    caller: &Caller,
     client: &UpstreamClient,
     server: &Server,
     name: &'n str,
@@ -214,7 +277,8 @@ async fn name_there<'n>(
     if own == name {
         return Ok(name);
     }
-    let tools = listed_in_time(worker, server, all_pages(client, server)).await?;
+    let rules = access::permit(&caller.admission, server)?;
+    let tools = listed_in_time(&caller.worker, server, all_pages(client, server, &rules)).await?;
     Ok(if has(&tools, name) { name } else { own })
 }
 
@@ -225,15 +289,16 @@ async fn owner<'w, 'n>(
     parts: &Parts,
     name: &'n str,
     id: RequestId,
-) -> Result<(&'w Server, UpstreamClient, &'n str), Refusal> {
+) -> Result<(&'w Arc<Server>, UpstreamClient, &'n str), Refusal> {
     let worker = &caller.worker;
-    let servers = worker.app.servers_for(&parts.headers, peer_of(parts)).servers();
-    let lists = join_all(
-        servers
-            .iter()
-            .map(|server| tools_of(caller, server, Bearer::Withheld)),
-    )
-    .await;
+    let servers = worker
+        .app
+        .servers_for(&parts.headers, peer_of(parts))
+        .servers_of(&caller.admission);
+    let lists = servers
+        .iter()
+        .map(|server| note::apart(tools_of(caller, server, Bearer::Withheld)));
+    let lists = join_all(lists).await;
     let mut owners = Vec::new();
     let mut failures = Vec::new();
     for (&server, list) in servers.iter().zip(lists) {
@@ -261,8 +326,7 @@ async fn owner<'w, 'n>(
             for (server, refusal) in failures {
                 worker.refuse(refusal, Some(server), id);
             }
-            let owner = owners.pop().map(|(server, client, own)| (&**server, client, own));
-            owner.ok_or_else(|| Refusal::new(ErrorCode::UnknownTool))
+            owners.pop().ok_or_else(|| Refusal::new(ErrorCode::UnknownTool))
         }
         [(server, ..)] => {
             let message = format!(
@@ -312,14 +376,15 @@ fn own_name<'n>(server: &Server, name: &'n str) -> &'n str {
 }
 
 /// A server's tools, within the time that a listing has, and the conversation that they came from.
-async fn tools_of(
+pub(super) async fn tools_of(
     caller: &Caller,
     server: &Arc<Server>,
     bearer: Bearer,
 ) -> Result<(UpstreamClient, Vec<Tool>), Refusal> {
     let listing = async {
         let client = opened(caller, server, bearer).await?;
-        let tools = all_pages(&client, server).await?;
+        let rules = access::permit(&caller.admission, server)?;
+        let tools = all_pages(&client, server, &rules).await?;
         Ok((client, tools))
     };
     listed_in_time(&caller.worker, server, listing).await
@@ -330,7 +395,7 @@ async fn opened(caller: &Caller, server: &Arc<Server>, bearer: Bearer) -> Result
     Ok(client)
 }
 
-async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>, Refusal> {
+async fn all_pages(client: &UpstreamClient, server: &Server, rules: &Rules) -> Result<Vec<Tool>, Refusal> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page<'p> {
@@ -347,7 +412,7 @@ async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>
         let message = format!("The tool list of the MCP server {} is not one.", server.name);
         Refusal::because(ErrorCode::UpstreamNotMcp, message)
     };
-    let mut reader = ToolReader::of(server);
+    let mut reader = ToolReader::of(server, rules.clone());
     let mut cursor: Option<String> = None;
     let mut bytes = 0;
     for _ in 0..MAX_PAGES {
@@ -375,20 +440,21 @@ async fn all_pages(client: &UpstreamClient, server: &Server) -> Result<Vec<Tool>
 
 /// Reads the items of tool lists one by one: what is kept is their text. A list of many small things would be many
 /// times as large as values.
-struct ToolReader<'s> {
-    server: &'s Server,
+struct ToolReader {
+    rules: Rules,
     /// `mcp_info`, as LiteLLM gives it.
     info: String,
     tools: Vec<Tool>,
 }
 
-impl<'s> ToolReader<'s> {
-    fn of(server: &'s Server) -> Self {
+impl ToolReader {
+    /// For a caller with these rules.
+    fn of(server: &Server, rules: Rules) -> Self {
         let mut info = server.info.clone();
         info.insert("server_id".into(), server.id.clone().into());
         info.insert("alias".into(), server.alias.clone().into());
         Self {
-            server,
+            rules,
             info: Value::from(info).to_string(),
             tools: Vec::new(),
         }
@@ -411,7 +477,7 @@ impl<'s> ToolReader<'s> {
         // A derived reader would take a list as well.
         let open = item.get().strip_prefix('{')?.strip_suffix('}')?;
         let Item { name, mcp_info } = serde_json::from_str(item.get()).ok()?;
-        self.server.shows(&name).then(|| Tool {
+        self.rules.permit(&name).then(|| Tool {
             name: name.into_owned(),
             json: match mcp_info {
                 Some(of_the_server) => replaced(item.get(), of_the_server.get(), &self.info),
@@ -421,7 +487,7 @@ impl<'s> ToolReader<'s> {
     }
 }
 
-impl<'de> Visitor<'de> for &mut ToolReader<'_> {
+impl<'de> Visitor<'de> for &mut ToolReader {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

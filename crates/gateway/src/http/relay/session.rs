@@ -10,7 +10,7 @@ const LIFETIME: u64 = 30 * 24 * 60 * 60;
 
 /// Whom a session is for: the caller, and where its token is exchanged the person that the token is about. A renewed
 /// token of the same person keeps the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// Who called.
     pub principal: Principal,

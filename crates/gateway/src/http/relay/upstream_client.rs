@@ -89,7 +89,7 @@ impl Caller {
     }
 
     /// For requests that are no MCP: what their headers say in the place of arguments, no rule has judged.
-    pub(super) fn without_mirrored(mut self) -> Self {
+    pub(crate) fn without_mirrored(mut self) -> Self {
         self.mirrored = Arc::default();
         self
     }

@@ -111,10 +111,26 @@ impl From<Box<SendFault>> for BridgeFault {
 
 /// All bridges, with the thread that their pipes live on.
 pub struct Bridges {
-    all: Vec<Arc<Bridge>>,
-    shared: Option<Arc<Shared>>,
-    /// `None` without bridges, and once it is dropped.
-    runtime: Option<Runtime>,
+    limits: Limits,
+    clock: Clock,
+    tls: ClientConfig,
+    sessions_open: Gauge,
+    processes_running: Gauge,
+    /// Nothing before the first bridge is made.
+    started: Mutex<Option<Started>>,
+}
+
+struct Started {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    /// A server that is configured no longer has none.
+    all: Vec<Weak<Bridge>>,
+}
+
+impl Started {
+    fn bridges(&self) -> impl Iterator<Item = Arc<Bridge>> {
+        self.all.iter().filter_map(Weak::upgrade)
+    }
 }
 
 /// What all bridges have in common.
@@ -189,52 +205,71 @@ impl Pipe {
 }
 
 impl Bridges {
-    /// No bridges yet; a thread for them if there will be any.
-    pub fn new(
-        wanted: bool,
-        limits: &Limits,
-        clock: &Clock,
-        tls: &ClientConfig,
-        metrics: &Metrics,
-    ) -> io::Result<Self> {
-        if !wanted {
-            return Ok(Self {
-                all: Vec::new(),
-                shared: None,
-                runtime: None,
-            });
+    /// No bridges yet, and no thread for them.
+    pub fn new(limits: &Limits, clock: &Clock, tls: &ClientConfig, metrics: &Metrics) -> Self {
+        Self {
+            limits: limits.clone(),
+            clock: clock.clone(),
+            tls: tls.clone(),
+            sessions_open: metrics.bridge_sessions.clone(),
+            processes_running: metrics.stdio_processes.clone(),
+            started: Mutex::default(),
         }
+    }
+
+    fn started(&self) -> MutexGuard<'_, Option<Started>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) -> io::Result<Started> {
         // A thread of their own: what a server floods its pipe with takes no time from calls to others.
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("bridges")
             .enable_all()
             .build()?;
+        let limits = &self.limits;
         let shared = Shared {
-            clock: clock.clone(),
+            clock: self.clock.clone(),
             runtime: runtime.handle().clone(),
-            tls: tls.clone(),
+            tls: self.tls.clone(),
             connect_timeout: limits.connect_timeout,
             places: Arc::new(Semaphore::new(limits.max_bridge_sessions)),
             places_of_a_server: limits.max_bridge_sessions.div_ceil(2),
             processes: Arc::new(Semaphore::new(limits.max_stdio_processes)),
             max_processes: u32::try_from(limits.max_stdio_processes).unwrap_or(u32::MAX),
-            sessions_open: metrics.bridge_sessions.clone(),
-            processes_running: metrics.stdio_processes.clone(),
+            sessions_open: self.sessions_open.clone(),
+            processes_running: self.processes_running.clone(),
             npm_cache: OnceLock::new(),
         };
-        Ok(Self {
+        Ok(Started {
+            shared: Arc::new(shared),
+            runtime,
             all: Vec::new(),
-            shared: Some(Arc::new(shared)),
-            runtime: Some(runtime),
         })
     }
 
-    /// The bridge to a server that needs one.
-    pub fn add(&mut self, server: &str, endpoint: &Endpoint, patience: Duration) -> Option<Arc<Bridge>> {
-        let shared = self.shared.as_ref()?;
+    /// The bridge to a server that needs one; the first starts the thread.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn add(
+        &self,
+        server: &str,
+        endpoint: &Endpoint,
+        patience: Duration,
+    ) -> io::Result<Option<Arc<Bridge>>> {
+        if matches!(endpoint, Endpoint::Http(_)) {
+            return Ok(None);
+        }
+        let mut started = self.started();
+        let started = match &mut *started {
+            Some(started) => started,
+            none => none.insert(self.start()?),
+        };
+        let shared = &started.shared;
         let driver = match endpoint {
-            Endpoint::Http(_) => return None,
+            Endpoint::Http(_) => return Ok(None),
             Endpoint::Sse(endpoint) => {
                 let pool = Pool::new(
                     endpoint.origin.clone(),
@@ -258,24 +293,28 @@ impl Bridges {
                 .build(),
             last_words: Arc::default(),
         });
-        self.all.push(Arc::clone(&bridge));
-        Some(bridge)
+        started.all.retain(|bridge| bridge.strong_count() > 0);
+        started.all.push(Arc::downgrade(&bridge));
+        Ok(Some(bridge))
     }
 
     /// Ends what has not been used for long.
     pub fn reap(&self) {
-        for bridge in &self.all {
-            bridge.reap();
+        if let Some(started) = &*self.started() {
+            started.bridges().for_each(|bridge| bridge.reap());
         }
     }
 
     /// Ends all sessions and takes no new ones; resolves when the programs are gone.
     pub async fn shut_down(&self) {
-        let Some(shared) = &self.shared else { return };
-        shared.places.close();
-        for bridge in &self.all {
-            bridge.end_all();
-        }
+        let shared = match &*self.started() {
+            None => return,
+            Some(started) => {
+                started.shared.places.close();
+                started.bridges().for_each(|bridge| bridge.end_all());
+                Arc::clone(&started.shared)
+            }
+        };
         let all_gone = shared.processes.acquire_many(shared.max_processes);
         if timeout(FAREWELL, all_gone).await.is_err() {
             tracing::warn!("not every server's program has ended");
@@ -288,15 +327,14 @@ impl Bridges {
 
 impl Drop for Bridges {
     fn drop(&mut self) {
-        for bridge in &self.all {
-            bridge.end_all();
-        }
-        if let Some(runtime) = self.runtime.take() {
-            // Programs that are still there are killed with the tasks that keep them.
-            runtime.shutdown_background();
-        }
+        let Some(started) = self.started().take() else {
+            return;
+        };
+        started.bridges().for_each(|bridge| bridge.end_all());
+        // Programs that are still there are killed with the tasks that keep them.
+        started.runtime.shutdown_background();
         // Left when nobody shut down; made by us, under a name that nobody else has.
-        if let Some(cache) = self.shared.as_ref().and_then(|shared| shared.npm_cache.get()) {
+        if let Some(cache) = started.shared.npm_cache.get() {
             let _ = std::fs::remove_dir_all(cache);
         }
     }
@@ -558,7 +596,8 @@ impl Bridge {
         self.sessions().remove(&session.id);
     }
 
-    fn end_all(&self) {
+    /// Ends all its sessions.
+    pub fn end_all(&self) {
         let all = std::mem::take(&mut *self.sessions());
         for session in all.values() {
             session.end();

@@ -5,10 +5,11 @@ use super::lists::{Kind, catalog, key};
 use super::session::{InFlight, locked};
 use super::streams::{Asked, told};
 use super::{Context, Stop, era, fault, handshake, streams, success};
+use crate::audit::note;
 use crate::digest::sha256_of_parts;
 use crate::http::relay::capabilities::may_result;
 use crate::http::relay::upstream_client::{Fault, Opened, Posted, tells_the_era};
-use crate::policy;
+use crate::policy::{self, access};
 use crate::registry::Server;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal, shown};
@@ -248,7 +249,10 @@ type Catalogs<'c> = Vec<(&'c Arc<Server>, Result<Arc<Vec<String>>, Refusal>)>;
 
 async fn catalogs(ctx: &Context, kind: Kind, fresh: bool) -> Catalogs<'_> {
     let servers = ctx.scope.servers.iter();
-    let lists = servers.map(|server| async move { (server, quick_catalog(ctx, server, kind, fresh).await) });
+    let lists = servers.map(|server| async move {
+        let list = note::apart(quick_catalog(ctx, server, kind, fresh)).await;
+        (server, list)
+    });
     join_all(lists).await
 }
 
@@ -340,11 +344,16 @@ async fn relayed(
 ) -> Result<Response<Body>, Stop> {
     let app = &ctx.caller.worker.app;
     let started = app.clock.now();
+    match name {
+        Some(name) if method == "tools/call" => note::tool(server, name),
+        _ => note::server(server),
+    }
     let refused = |refusal| Stop::of(server, refusal);
-    if let Some(rules) = &server.rules {
+    let rules = access::permit(&ctx.caller.admission, server).map_err(refused)?;
+    if !rules.are_none() {
         // Judged as the server gets it, so that nothing in it can be read in two ways.
         let sent = era::message(false, false, Some(rpc.as_json()), method, params, changed);
-        policy::message::judge(rules, ctx.caller.mirrored(), &sent).map_err(refused)?;
+        policy::message::judge(&rules, ctx.caller.mirrored(), &sent).map_err(refused)?;
     }
     let session = ctx.session.as_ref();
     let in_flight = session.and_then(|session| InFlight::begin(&session.live, rpc.value(), server));

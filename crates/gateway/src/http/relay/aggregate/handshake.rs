@@ -4,7 +4,7 @@ use super::era::{Era, LEGACY_VERSIONS};
 use super::lists;
 use super::outcome::{self, OUTCOMES};
 use super::session::{Session, capabilities, locked};
-use super::{Context, Stop, success};
+use super::{Context, Stop, part, success};
 use crate::http::relay::upstream_client::{LEGACY, MODERN, Opened, UpstreamClient, Welcome, client_info};
 use crate::registry::Server;
 use crate::web::body::Body;
@@ -87,7 +87,9 @@ type Said = Vec<Result<Welcome, Refusal>>;
 /// Every server's word for itself, in their order. An only server that wants a sign-in gets it first.
 async fn greet(ctx: &Context) -> Result<Said, Stop> {
     ctx.concerns(&ctx.scope.servers);
-    let mut said = join_all(ctx.scope.servers.iter().map(|server| greeting(ctx, server))).await;
+    let greetings = ctx.scope.servers.iter();
+    let greetings = greetings.map(|server| part(ctx, server, greeting(ctx, server)));
+    let mut said = join_all(greetings).await;
     if let ([server], [Err(refusal)]) = (&ctx.scope.servers[..], &said[..])
         && refusal.sign_in.is_some()
     {

@@ -3,11 +3,12 @@
 
 use super::handshake;
 use super::outcome::{self, OUTCOMES};
-use super::{Context, Stop};
+use super::{Context, Stop, part};
 use crate::digest::sha256_of_parts;
 use crate::http::relay::listed_in_time;
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Fault, RpcError, UpstreamClient};
-use crate::policy::tools::ToolRules;
+use crate::policy::access;
+use crate::policy::tools::Rules;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use futures_util::future::join_all;
@@ -114,7 +115,8 @@ pub(super) async fn list(ctx: &Context, kind: Kind, cursor: Option<&str>) -> Res
     ctx.concerns(asked.iter().copied());
     let pages = join_all(asked.iter().map(|server| {
         let cursor = place.as_ref().and_then(|place| place.servers.get(&server.id));
-        in_time(ctx, server, page(ctx, server, kind, cursor.map(String::as_str)))
+        let page = page(ctx, server, kind, cursor.map(String::as_str));
+        part(ctx, server, in_time(ctx, server, page))
     }))
     .await;
     let mut items = Vec::new();
@@ -273,13 +275,14 @@ async fn page(
         return Ok(Page::default());
     };
     let (items, next) = taken_apart(server, kind, &result)?;
+    let rules = access::permit(&ctx.caller.admission, server)?;
     let mut page = Page {
         next,
         ..Page::default()
     };
     let mut seen = HashSet::new();
     for item in items {
-        if kind == Kind::Tools && !shown(server, item) {
+        if kind == Kind::Tools && !shown(&rules, item) {
             continue;
         }
         // A name that stands twice is the first one's: a second could not be called.
@@ -302,13 +305,13 @@ async fn page(
 }
 
 /// Whether a tool of the list is one that may be used.
-fn shown(server: &Server, tool: &RawValue) -> bool {
-    let permits = |rules: &ToolRules| {
+fn shown(rules: &Rules, tool: &RawValue) -> bool {
+    let permitted = || {
         let members = Members::parse(tool.get());
         let name = members.as_ref().and_then(|members| members.text("name"));
-        name.is_some_and(|name| rules.permits(&name))
+        name.is_some_and(|name| rules.permit(&name))
     };
-    server.rules.as_ref().is_none_or(permits)
+    rules.are_none() || permitted()
 }
 
 type Items<'r> = (Vec<&'r RawValue>, Option<String>);

@@ -21,6 +21,7 @@ use super::upstream_client::{Caller, Fault, Hello, Opened, UpstreamClient};
 use super::{challenged, metadata_of, method_and_session, read_body};
 use crate::admission::{Admission, Targets};
 use crate::app::Worker;
+use crate::audit::note;
 use crate::credentials::CredentialSource;
 use crate::diagnosis::{DebugReport, Resolutions};
 use crate::digest::sha256_of_parts;
@@ -110,6 +111,7 @@ pub async fn handle<B>(
 where
     B: HttpBody<Data = Bytes>,
 {
+    note::call();
     let view = worker.app.servers_for(request.headers(), peer);
     let scope = Scope::of(view, worker.app.require_explicit_scope, target, request.headers());
     let (parts, body) = request.into_parts();
@@ -119,9 +121,13 @@ where
     });
     let admission = match worker.app.gate.admit_to(&parts.headers, targets) {
         Ok(admission) => Arc::new(admission),
-        Err(refusal) => return worker.refuse(refusal, None, id).into_plain(id),
+        Err(refusal) => {
+            let refusal = challenged(worker, refusal, &parts, peer, None);
+            return worker.refuse(refusal, None, id).into_plain(id);
+        }
     };
-    let scope = match scope {
+    note::admitted(&worker.app, &admission);
+    let scope = match scope.and_then(|scope| scope.narrowed(&admission)) {
         Ok(scope) if scope.servers.is_empty() && !scope.unknown.is_empty() => {
             Err(Refusal::new(ErrorCode::UnknownServer))
         }
@@ -131,12 +137,13 @@ where
         Ok(scope) => scope,
         Err(refusal) => return worker.refuse(refusal, None, id).into_plain(id),
     };
+    note::servers(&scope.servers);
     let report = reported(worker, &admission, &scope, &parts.headers);
     let resolutions = report.as_ref().map(|_| Arc::<Resolutions>::default());
     let mut ctx = Context {
         caller: Caller::new(worker, &admission, &parts.headers).noting(resolutions.as_ref()),
         ambiguous: scope.is_ambiguous(),
-        owner: Owner::from(admission.principal),
+        owner: Owner::from(admission.principal.clone()),
         scope,
         headers: parts.headers.clone(),
         parts,
@@ -148,14 +155,28 @@ where
     };
     ctx.owner.subject = ctx.subject();
     let mut message = Bytes::new();
-    let mut response = match ctx.answer(body, &mut message).await {
+    let mut response = match Box::pin(ctx.answer(body, &mut message)).await {
         Ok(response) => response,
         Err(stop) => ctx.stopped(stop, RpcId::of_request(&message).as_ref(), message.is_empty()),
     };
     if let (Some(report), Some(resolutions)) = (report, &ctx.resolutions) {
         report.finish_several(resolutions, &ctx.caller.admission, response.headers_mut());
     }
+    super::bind(&mut response, &admission, &worker.app.clock);
     response
+}
+
+/// One server's part of a request: recorded by itself where the request is for several.
+async fn part<T>(
+    ctx: &Context,
+    server: &Arc<Server>,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    if ctx.scope.is_one() {
+        work.await
+    } else {
+        note::of_server(server, work).await
+    }
 }
 
 /// What the caller sent, if it asked for it. A header that any of the servers gets is looked at.
@@ -197,6 +218,7 @@ impl Context {
         }
         if self.parts.method == Method::POST {
             *message = read_body(body, app.limits.max_body_bytes, app.limits.body_timeout).await?;
+            note::message(message);
         }
         let envelope = Envelope::parse(message);
         let params = envelope.as_ref().and_then(|envelope| envelope.params);
@@ -281,9 +303,10 @@ impl Context {
     /// Whether what this server is shown is the caller's own, or got for the caller.
     fn depends_on_the_caller(&self, server: &Arc<Server>) -> bool {
         match server.credential {
-            CredentialSource::OnBehalf(_) | CredentialSource::Person(_) | CredentialSource::Caller(..) => {
-                true
-            }
+            CredentialSource::OnBehalf(_)
+            | CredentialSource::Person(_)
+            | CredentialSource::Byok(_)
+            | CredentialSource::Caller(..) => true,
             CredentialSource::None
             | CredentialSource::Static(_)
             | CredentialSource::Machine(_)
@@ -460,6 +483,7 @@ impl Context {
                 data,
             } => {
                 tracing::info!(request_id = %self.id, code, "{message}");
+                note::rpc_error(code);
                 let mut error = json!({"code": code, "message": message});
                 if let Some(data) = data {
                     error["data"] = data;

@@ -1,6 +1,8 @@
 //! Which servers a request with several is for, and whose the caller's `Authorization` is among them.
 
+use crate::admission::Admission;
 use crate::http::relay::target::{self, MAX_NAMES, Target};
+use crate::policy::access;
 use crate::registry::{Server, View};
 use crate::web::error::{ErrorCode, Refusal};
 use http::{HeaderMap, HeaderName};
@@ -8,6 +10,9 @@ use std::sync::Arc;
 
 /// Names servers and groups where the path names none.
 const X_MCP_SERVERS: HeaderName = HeaderName::from_static("x-mcp-servers");
+
+/// What is named where nothing is.
+const EVERY: &str = "*";
 
 /// The servers of a request.
 #[derive(Default)]
@@ -40,7 +45,7 @@ impl Scope {
                     servers: view.servers().into_iter().cloned().collect(),
                     unknown: Vec::new(),
                     all_resolved: false,
-                    named: "*".into(),
+                    named: EVERY.into(),
                 }),
             },
         }
@@ -75,6 +80,20 @@ impl Scope {
     fn add(&mut self, server: &Arc<Server>) {
         if !self.servers.iter().any(|other| other.index == server.index) {
             self.servers.push(Arc::clone(server));
+        }
+    }
+
+    /// Without what this caller may not use, where other servers are left or none was named; a request for nothing
+    /// that the caller may use is refused with the reason.
+    pub(super) fn narrowed(mut self, admission: &Admission) -> Result<Self, Refusal> {
+        let refused = self
+            .servers
+            .iter()
+            .find_map(|server| access::permit(admission, server).err());
+        self.servers.retain(|server| access::may_use(admission, server));
+        match refused {
+            Some(refusal) if self.servers.is_empty() && self.named != EVERY => Err(refusal),
+            _ => Ok(self),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::http::relay::stream::{COMMENT, KEEP_ALIVE};
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Posted, UpstreamClient, is};
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
-use crate::policy;
+use crate::policy::{self, access};
 use crate::registry::{Server, UnderWay};
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
@@ -472,7 +472,7 @@ pub(super) async fn client_answered(ctx: &Context, envelope: &Envelope<'_>) -> R
     let body = Bytes::from(format!(
         r#"{{"jsonrpc":"2.0","id":{original},"{member}":{said}}}"#
     ));
-    judged(server, &body).map_err(|refusal| Stop::of(server, refusal))?;
+    judged(ctx, server, &body).map_err(|refusal| Stop::of(server, refusal))?;
     let client = ctx.resumed(server, opened);
     match client.post("", None, None, body).await {
         Ok(_) => Ok(accepted()),
@@ -481,11 +481,12 @@ pub(super) async fn client_answered(ctx: &Context, envelope: &Envelope<'_>) -> R
 }
 
 /// What the server's tool rules say of a message as the server gets it.
-fn judged(server: &Server, sent: &[u8]) -> Result<(), Refusal> {
-    match &server.rules {
-        Some(rules) => policy::message::judge(rules, &HeaderMap::new(), sent).map(drop),
-        None => Ok(()),
+fn judged(ctx: &Context, server: &Server, sent: &[u8]) -> Result<(), Refusal> {
+    let rules = access::permit(&ctx.caller.admission, server)?;
+    if rules.are_none() {
+        return Ok(());
     }
+    policy::message::judge(&rules, &HeaderMap::new(), sent).map(drop)
 }
 
 /// The client's notification, to the servers that it concerns. Nobody waits for them. It is made anew of method and
@@ -525,7 +526,7 @@ pub(super) fn client_notified(ctx: &Context, method: &str, params: &Members<'_>)
     };
     for (server, opened) in to {
         let message = era::message(opened.modern, ctx.modern, None, method, params, &changed);
-        if let Err(refusal) = judged(server, &message) {
+        if let Err(refusal) = judged(ctx, server, &message) {
             tracing::info!(request_id = %ctx.id, server = %server.name, code = refusal.code.name(), "a notification was not passed on");
             continue;
         }

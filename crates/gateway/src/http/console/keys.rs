@@ -1,0 +1,544 @@
+//! Gateway keys: listed, made, changed, rotated, blocked, deleted. A key's text is on the one page that answers its
+//! making, and nowhere else.
+
+use super::Answer;
+use super::forms::Fields;
+use super::layout::{Flash, Section};
+use super::parts::{
+    Field, Question, Tone, at, button, check, chip, copied, empty, encoded, facts, note, table,
+};
+use super::session::{AdminVisit, Visit};
+use crate::admission::keys::Permissions;
+use crate::http::admin::api::Change;
+use crate::http::admin::keys::{self, KeyChange, KeyFilter, KeyView, MadeKey, NewKey, PermissionChange};
+use crate::web::error::{ErrorCode, Refusal};
+use axum::extract::Path;
+use maud::{Markup, html};
+use secrecy::ExposeSecret;
+use std::collections::BTreeMap;
+
+/// How long keys usually count, with what people call it.
+const DURATIONS: [(&str, &str); 6] = [
+    ("", "no end"),
+    ("1d", "a day"),
+    ("7d", "a week"),
+    ("30d", "30 days"),
+    ("90d", "90 days"),
+    ("365d", "a year"),
+];
+/// The value of a duration that leaves the end as it is.
+const KEEP: &str = "keep";
+
+/// What the form is filled in with.
+struct Form {
+    alias: String,
+    user: String,
+    duration: String,
+    rpm: String,
+    servers: Vec<String>,
+    groups: Vec<String>,
+    tools: String,
+}
+
+/// `GET /ui/keys`.
+pub(super) async fn page(AdminVisit { visit, .. }: AdminVisit) -> Answer {
+    let asked = visit.query();
+    let filter = KeyFilter {
+        search: asked.filled("search").map(str::to_owned),
+        ..KeyFilter::default()
+    };
+    let found = keys::list(&visit.worker, &filter).await;
+    let content = found.map(|found| {
+        html! {
+            div.head {
+                div {
+                    h1 { "Keys" }
+                    p.quiet { "What clients show to the gateway, each with what it is for." }
+                }
+                a.button.primary href="/ui/keys/new" { "New key" }
+            }
+            form.card method="get" action="/ui/keys" role="search" {
+                div.filters {
+                    (Field {
+                        label: "Search",
+                        name: "search",
+                        kind: "search",
+                        value: asked.get("search"),
+                        hint: "Alias, owner, id or last characters.",
+                        ..Field::default()
+                    }.html())
+                    div.row { button type="submit" { "Search" } }
+                }
+            }
+            @if found.is_empty() && asked.filled("search").is_none() {
+                (empty(
+                    "No keys yet",
+                    "Make one for each person and each machine, so that one can be taken away without the others.",
+                    &html! { a.button.primary href="/ui/keys/new" { "New key" } },
+                ))
+            } @else { (list(&visit, &found)) }
+        }
+    });
+    visit.show(Section::Keys, "Keys", content)
+}
+
+/// A table of keys.
+pub(super) fn list(visit: &Visit, found: &[KeyView]) -> Markup {
+    let now = visit.now();
+    let rows = html! {
+        @for key in found {
+            tr {
+                td.wrap data-label="Key" {
+                    a href={ "/ui/keys/" (encoded(&key.key_id)) } { (name(key)) }
+                    " " span.quiet { (key.key_name) }
+                }
+                td.wrap data-label="Owner" { (key.user_id.as_deref().unwrap_or("nobody")) }
+                td.wrap data-label="For" { (scope(key)) }
+                td data-label="State" { (state(key, now)) }
+                td data-label="Last used" { (at(now, key.last_used.as_deref(), "never")) }
+                td data-label="Ends" { (at(now, key.expires.as_deref(), "never")) }
+            }
+        }
+    };
+    html! {
+        @if found.is_empty() { p.quiet { "No key fits." } }
+        @else { (table("Keys", &["Key", "Owner", "For", "State", "Last used", "Ends"], &rows)) }
+    }
+}
+
+fn name(key: &KeyView) -> &str {
+    key.key_alias.as_deref().unwrap_or(&key.key_id)
+}
+
+/// What a key is for, in a few words.
+fn scope(key: &KeyView) -> String {
+    let Permissions {
+        mcp_servers,
+        mcp_access_groups,
+        mcp_tool_permissions,
+    } = &key.object_permission;
+    let mut names: Vec<&str> = mcp_servers.iter().map(String::as_str).collect();
+    names.extend(mcp_access_groups.iter().map(String::as_str));
+    names.extend(mcp_tool_permissions.keys().map(String::as_str));
+    match (names.is_empty(), key.user_role) {
+        (true, "proxy_admin") => "everything (admin)".to_owned(),
+        (true, _) => "servers for all keys".to_owned(),
+        (false, _) => names.join(", "),
+    }
+}
+
+fn state(key: &KeyView, now: u64) -> Markup {
+    if key.unreadable {
+        chip(Tone::Bad, "cannot be read")
+    } else if key.blocked {
+        chip(Tone::Bad, "blocked")
+    } else if key.user_blocked {
+        chip(Tone::Bad, "owner blocked")
+    } else if super::parts::is_over(now, key.expires.as_deref()) {
+        chip(Tone::Warn, "over")
+    } else {
+        chip(Tone::Good, "counts")
+    }
+}
+
+/// `GET /ui/keys/new`.
+pub(super) async fn new(AdminVisit { visit, .. }: AdminVisit) -> Answer {
+    let empty = Form::empty(visit.query().get("user"));
+    let content = form(&visit, &empty, "/ui/keys", "New key", None);
+    visit.page(Section::Keys, "New key", &content)
+}
+
+/// `POST /ui/keys`.
+pub(super) async fn create(AdminVisit { visit, actor }: AdminVisit, fields: Fields) -> Answer {
+    let form_ = Form::read(&fields);
+    let made = async {
+        let new = NewKey {
+            key_alias: filled(&form_.alias),
+            user_id: filled(&form_.user),
+            duration: filled(&form_.duration),
+            object_permission: Some(form_.permissions()?),
+            rpm_limit: form_.rpm()?,
+            ..NewKey::default()
+        };
+        keys::create(&visit.worker, &actor, visit.id, new).await
+    };
+    match made.await {
+        Ok(made) => visit.page(Section::Keys, "New key", &once(&visit, &made)),
+        Err(refusal) => corrected(&visit, &form_, "/ui/keys", "New key", refusal),
+    }
+}
+
+/// The page that has the key's text.
+pub(super) fn once(visit: &Visit, made: &MadeKey) -> Markup {
+    let text = made.key.expose_secret();
+    let claude = format!(
+        "claude mcp add --transport http vestibule {}/mcp --header \"x-litellm-api-key: Bearer {text}\"",
+        visit.origin
+    );
+    html! {
+        div.head { h1 { "Key " (name(&made.view)) } }
+        section.card aria-labelledby="text" {
+            h2 #text { "The key" }
+            p { strong { "It is shown this once." } " Copy it now; the gateway keeps only a digest of it." }
+            (copied("key-text", text))
+        }
+        section.card aria-labelledby="snippet" {
+            h2 #snippet { "Claude Code, with all servers that the key is for" }
+            (copied("key-snippet", &claude))
+        }
+        div.row {
+            a.button href={ "/ui/keys/" (encoded(&made.view.key_id)) } { "To the key" }
+            a.button href="/ui/keys" { "All keys" }
+        }
+    }
+}
+
+/// `GET /ui/keys/{key}`.
+pub(super) async fn one(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let found = keys::get(&visit.worker, &id).await;
+    let content = found.map(|key| whole(&visit, &key));
+    visit.show(Section::Keys, "Key", content)
+}
+
+fn whole(visit: &Visit, key: &KeyView) -> Markup {
+    let now = visit.now();
+    let path = format!("/ui/keys/{}", encoded(&key.key_id));
+    let tools: Vec<String> = key
+        .object_permission
+        .mcp_tool_permissions
+        .iter()
+        .map(tool_line)
+        .collect();
+    let owner = key.user_id.as_ref().map(|user| {
+        html! { a href={ "/ui/users/one?user=" (encoded(user)) } { (user) } " (" (key.user_role) ")" }
+    });
+    html! {
+        div.head {
+            div { h1 { "Key " (name(key)) } p.quiet { (key.key_name) } }
+            (state(key, now))
+        }
+        section.card {
+            (facts([
+                ("Owner", owner.unwrap_or_else(|| html! { "nobody" })),
+                ("For", html! { (scope(key)) }),
+                ("Tools", html! { (if tools.is_empty() { "all of its servers".to_owned() } else { tools.join("; ") }) }),
+                ("Requests a minute", html! { (key.rpm_limit.map_or_else(|| "no limit".to_owned(), |rpm| rpm.to_string())) }),
+                ("Ends", at(now, key.expires.as_deref(), "never")),
+                ("Last used", at(now, key.last_used.as_deref(), "never")),
+                ("Made", html! {
+                    (at(now, key.created_at.as_deref(), "unknown"))
+                    @if let Some(by) = &key.created_by { " by " (by) }
+                }),
+                ("Changed", at(now, key.updated_at.as_deref(), "never")),
+                ("Id", html! { code { (key.key_id) } }),
+            ]))
+            div.row {
+                a.button href={ (path) "/edit" } { "Edit" }
+                a.button href={ (path) "/rotate" } { "Rotate" }
+                @if key.blocked { (button(&format!("{path}/unblock"), "", "Unblock")) }
+                @else { (button(&format!("{path}/block"), "danger", "Block")) }
+                a.button.danger href={ (path) "/delete" } { "Delete" }
+                a.button href={ "/ui/activity?key_id=" (encoded(&key.key_id)) } { "Activity" }
+            }
+        }
+    }
+}
+
+/// `GET /ui/keys/{key}/edit`.
+pub(super) async fn edit(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let found = keys::get(&visit.worker, &id).await;
+    let content = found.map(|key| {
+        let action = format!("/ui/keys/{}/edit", encoded(&key.key_id));
+        form(&visit, &Form::of(&key), &action, "Edit key", None)
+    });
+    visit.show(Section::Keys, "Edit key", content)
+}
+
+/// `POST /ui/keys/{key}/edit`.
+pub(super) async fn update(
+    AdminVisit { visit, actor }: AdminVisit,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let form_ = Form::read(&fields);
+    let changed = async {
+        let set = |text: &str| filled(text).map_or(Change::Clear, Change::Set);
+        let change = KeyChange {
+            key: id.clone(),
+            key_alias: set(&form_.alias),
+            user_id: set(&form_.user),
+            duration: match form_.duration.as_str() {
+                KEEP => Change::Keep,
+                duration => set(duration),
+            },
+            object_permission: Change::Set(form_.permissions()?),
+            rpm_limit: form_.rpm()?.map_or(Change::Clear, Change::Set),
+            ..KeyChange::default()
+        };
+        keys::update(&visit.worker, &actor, visit.id, change).await
+    };
+    let path = format!("/ui/keys/{}", encoded(&id));
+    match changed.await {
+        Ok(key) => visit.done(
+            &path,
+            &Flash::new(Tone::Good, format!("Key {} is changed.", name(&key))),
+        ),
+        Err(refusal) => corrected(&visit, &form_, &format!("{path}/edit"), "Edit key", refusal),
+    }
+}
+
+/// `POST /ui/keys/{key}/block`.
+pub(super) async fn block(admin: AdminVisit, Path(id): Path<String>) -> Answer {
+    set_blocked(&admin, &id, true).await
+}
+
+/// `POST /ui/keys/{key}/unblock`.
+pub(super) async fn unblock(admin: AdminVisit, Path(id): Path<String>) -> Answer {
+    set_blocked(&admin, &id, false).await
+}
+
+async fn set_blocked(AdminVisit { visit, actor }: &AdminVisit, id: &str, blocked: bool) -> Answer {
+    let done = keys::block(&visit.worker, actor, visit.id, id, blocked).await;
+    let done = done.map(|key| {
+        let state = if blocked {
+            "blocked"
+        } else {
+            "not blocked any more"
+        };
+        format!("Key {} is {state}.", name(&key))
+    });
+    visit.then(&format!("/ui/keys/{}", encoded(id)), done)
+}
+
+/// `GET /ui/keys/{key}/rotate`.
+pub(super) async fn ask_rotate(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let text = "The key gets another text, which is shown once. The one before it counts no longer, and console sessions \
+                that were begun with it are over.";
+    ask(&visit, &id, "rotate", "Rotate", text).await
+}
+
+/// `POST /ui/keys/{key}/rotate`.
+pub(super) async fn rotate(AdminVisit { visit, actor }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let made = keys::rotate(&visit.worker, &actor, visit.id, &id).await;
+    let content = made.map(|made| once(&visit, &made));
+    visit.show(Section::Keys, "Rotated key", content)
+}
+
+/// `GET /ui/keys/{key}/delete`.
+pub(super) async fn ask_delete(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let text = "Whoever uses it is refused from then on. What its owner signed in for stays.";
+    ask(&visit, &id, "delete", "Delete", text).await
+}
+
+/// `POST /ui/keys/{key}/delete`.
+pub(super) async fn delete(AdminVisit { visit, actor }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let done = keys::delete(&visit.worker, &actor, visit.id, &[id], &[]).await;
+    visit.then(
+        Section::Keys.path(),
+        done.map(|_| "The key is deleted.".to_owned()),
+    )
+}
+
+async fn ask(visit: &Visit, id: &str, what: &str, yes: &str, text: &str) -> Answer {
+    let found = keys::get(&visit.worker, id).await;
+    let content = found.map(|key| {
+        let path = format!("/ui/keys/{}", encoded(&key.key_id));
+        Question {
+            title: &format!("{yes} the key {}?", name(&key)),
+            text,
+            action: &format!("{path}/{what}"),
+            yes,
+            back: &path,
+        }
+        .html()
+    });
+    visit.show(Section::Keys, yes, content)
+}
+
+impl Form {
+    fn empty(user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            ..Self::read(&Fields::default())
+        }
+    }
+
+    fn read(fields: &Fields) -> Self {
+        let text = |name| fields.get(name).to_owned();
+        Self {
+            alias: text("alias"),
+            user: text("user"),
+            duration: text("duration"),
+            rpm: text("rpm"),
+            servers: fields.all("server").map(str::to_owned).collect(),
+            groups: fields.all("group").map(str::to_owned).collect(),
+            tools: text("tools"),
+        }
+    }
+
+    fn of(key: &KeyView) -> Self {
+        let tools: Vec<String> = key
+            .object_permission
+            .mcp_tool_permissions
+            .iter()
+            .map(tool_line)
+            .collect();
+        Self {
+            alias: key.key_alias.clone().unwrap_or_default(),
+            user: key.user_id.clone().unwrap_or_default(),
+            duration: KEEP.to_owned(),
+            rpm: key.rpm_limit.map(|rpm| rpm.to_string()).unwrap_or_default(),
+            servers: key.object_permission.mcp_servers.clone(),
+            groups: key.object_permission.mcp_access_groups.clone(),
+            tools: tools.join("\n"),
+        }
+    }
+
+    fn rpm(&self) -> Result<Option<u32>, Refusal> {
+        let wrong = |_| Refusal::because(ErrorCode::FormUnreadable, "Requests a minute is a whole number.");
+        filled(&self.rpm)
+            .map(|text| text.parse().map_err(wrong))
+            .transpose()
+    }
+
+    /// Everything that the form says: what is not ticked is not meant.
+    fn permissions(&self) -> Result<PermissionChange, Refusal> {
+        Ok(PermissionChange {
+            mcp_servers: Change::Set(self.servers.clone()),
+            mcp_access_groups: Change::Set(self.groups.clone()),
+            mcp_tool_permissions: Change::Set(self.tools()?),
+            ..PermissionChange::default()
+        })
+    }
+
+    /// `server: tool, tool`, one server a line.
+    fn tools(&self) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
+        let mut all = BTreeMap::new();
+        for line in self.tools.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (server, tools) = line.split_once(':').ok_or_else(|| {
+                let message = "Tools: each line is a server, a colon, and the names of its tools.";
+                Refusal::because(ErrorCode::FormUnreadable, message)
+            })?;
+            let tools = tools.split(',').map(str::trim).filter(|tool| !tool.is_empty());
+            let tools: Vec<String> = tools.map(str::to_owned).collect();
+            if all.insert(server.trim().to_owned(), tools).is_some() {
+                let message = "Tools: a server stands in several lines.";
+                return Err(Refusal::because(ErrorCode::FormUnreadable, message));
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn tool_line((server, tools): (&String, &Vec<String>)) -> String {
+    format!("{server}: {}", tools.join(", "))
+}
+
+fn filled(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The form once more, with what is wrong.
+fn corrected(visit: &Visit, form_: &Form, action: &str, title: &str, refusal: Refusal) -> Answer {
+    if !matches!(refusal.code.status().as_u16(), 400 | 409) {
+        return visit.refusal(refusal);
+    }
+    let refusal = visit.worker.refuse(refusal, None, visit.id);
+    let mut response = visit.page(
+        Section::Keys,
+        title,
+        &form(visit, form_, action, title, Some(&refusal)),
+    );
+    *response.status_mut() = refusal.code.status();
+    response
+}
+
+fn form(visit: &Visit, form_: &Form, action: &str, title: &str, wrong: Option<&Refusal>) -> Markup {
+    let servers = visit.servers().servers();
+    let mut groups: Vec<&str> = servers
+        .iter()
+        .flat_map(|server| server.shared.groups.iter().map(String::as_str))
+        .chain(form_.groups.iter().map(String::as_str))
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let gone = form_
+        .servers
+        .iter()
+        .filter(|name| !servers.iter().any(|server| server.goes_by(name)));
+    let mut durations = DURATIONS.to_vec();
+    if action != "/ui/keys" {
+        durations.insert(0, (KEEP, "as it is"));
+    }
+    let field = |label, name, value, hint| Field {
+        label,
+        name,
+        value,
+        hint,
+        ..Field::default()
+    };
+    html! {
+        form.card method="post" action=(action) {
+            h1 { (title) }
+            @if let Some(wrong) = wrong { (note(Tone::Bad, &html! { p role="alert" { (wrong.message) } })) }
+            (field("Alias", "alias", &form_.alias, "What people call the key.").html())
+            (field("Owner", "user", &form_.user,
+                "The user id of the person whose key it is: their sign-ins are used with it. Empty for a machine.").html())
+            (Field { label: "Counts for", name: "duration", value: &form_.duration, ..Field::default() }.choice(&durations))
+            (Field { kind: "number", ..field("Requests a minute", "rpm", &form_.rpm, "Empty for no limit.") }.html())
+            fieldset {
+                legend { "Servers" }
+                p.quiet { "With nothing ticked here and below: the servers that are for all keys; for an admin everything." }
+                @for server in &servers {
+                    @let ticked = form_.servers.iter().any(|name| server.goes_by(name));
+                    (check("server", &server.name, &server.name, ticked))
+                }
+                @for name in gone { (check("server", name, &format!("{name} (not there any more)"), true)) }
+            }
+            @if !groups.is_empty() {
+                fieldset {
+                    legend { "Groups of servers" }
+                    @for group in groups {
+                        (check("group", group, group, form_.groups.iter().any(|name| name == group)))
+                    }
+                }
+            }
+            (Field {
+                label: "Only these tools",
+                name: "tools",
+                value: &form_.tools,
+                hint: "One server a line: github: search, get_issue. A server that stands here may be used, with these tools alone.",
+                ..Field::default()
+            }.lines())
+            div.row { button.primary type="submit" { "Save" } a.button href="/ui/keys" { "Cancel" } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tools(text: &str) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("tools", text)
+            .finish();
+        Form::read(&Fields::parse(query.as_bytes())).tools()
+    }
+
+    #[test]
+    fn tools_are_read_line_by_line() {
+        let read = tools("a: x, y\r\n\r\n b : z,\nc:").expect("read");
+        let expected = [("a", vec!["x", "y"]), ("b", vec!["z"]), ("c", vec![])];
+        let expected = expected.map(|(server, tools)| {
+            (
+                server.to_owned(),
+                tools.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+            )
+        });
+        assert_eq!(read, BTreeMap::from(expected));
+        for wrong in ["a", "a: x\na: y"] {
+            assert!(tools(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A server is added, changed and deleted with a form. Nothing that was filled in is lost when something is wrong, and
+//! no secret comes back to the page.
+
+use super::frame::{Opened, Tab};
+use super::probe::{Probed, address, probe};
+use super::{HERE, path_of};
+use crate::audit::Actor;
+use crate::http::admin::servers::{
+    self,
+    view::{ServerView, Source},
+};
+use crate::http::console::Answer;
+use crate::http::console::forms::{Errors, Fields};
+use crate::http::console::layout::{Flash, Section, fragment};
+use crate::http::console::parts::{Question, Tone, facts, note, table};
+use crate::http::console::server_form::{self, ServerForm};
+use crate::http::console::session::{AdminVisit, Visit};
+use crate::web::error::{ErrorCode, Refusal};
+use axum::extract::Path;
+use http::StatusCode;
+use maud::{Markup, html};
+use serde_json::{Map, Value};
+
+/// Which writing of the server the form shows.
+const VERSION: &str = "version";
+
+/// `GET /ui/servers/new`.
+pub(super) async fn new(AdminVisit { visit, .. }: AdminVisit) -> Answer {
+    let form = ServerForm::new(Fields::default());
+    new_page(&visit, &form, &Errors::default(), None)
+}
+
+/// `POST /ui/servers/new`.
+pub(super) async fn create(AdminVisit { visit, actor }: AdminVisit, fields: Fields) -> Answer {
+    let mut form = ServerForm::new(fields);
+    match form.values().get("show") {
+        "probe" => {
+            let probed = look(&visit, &actor, form.values().get("url")).await;
+            form.fill(&probed.fill);
+            return new_page(&visit, &form, &Errors::default(), Some(&probed));
+        }
+        "fields" => return new_page(&visit, &form, &Errors::default(), None),
+        _ => {}
+    }
+    let entered = match form.read() {
+        Ok(entered) => entered,
+        Err(errors) => return unusable(new_page(&visit, &form, &errors, None)),
+    };
+    let mut body = entered.fields;
+    body.insert("server_name".into(), entered.name.into());
+    match servers::create(&visit.worker, &actor, body, visit.id).await {
+        Ok(view) => {
+            let flash = Flash::new(
+                Tone::Good,
+                format!("The server {} is there. Try its tools.", view.name),
+            );
+            visit.done(&path_of(&view.id), &flash)
+        }
+        Err(refusal) => match errors_of(&refusal) {
+            Some(errors) => unusable(new_page(&visit, &form, &errors, None)),
+            None => visit.refusal(refusal),
+        },
+    }
+}
+
+/// `POST /ui/servers/probe`: what is at an address, for the script of the form.
+pub(super) async fn probed(AdminVisit { visit, actor }: AdminVisit, fields: Fields) -> Answer {
+    fragment(look(&visit, &actor, fields.get("url")).await.html())
+}
+
+async fn look(visit: &Visit, actor: &Actor, text: &str) -> Probed {
+    let app = &visit.worker.app;
+    let Some(url) = address(text) else {
+        return Probed::no_address();
+    };
+    if !app.console.probes.admits() {
+        return Probed::too_many();
+    }
+    let origin = url.origin().ascii_serialization();
+    app.audit.changed(actor, "server.probe", &origin, visit.id);
+    probe(app, &url).await
+}
+
+/// What is wrong, by the form's fields; `None` for a refusal that is about no field.
+fn errors_of(refusal: &Refusal) -> Option<Errors> {
+    let of_the_form = matches!(refusal.code, ErrorCode::InvalidServer | ErrorCode::ServerTaken);
+    if !of_the_form {
+        return None;
+    }
+    let mut errors = Errors::default();
+    for flaw in &refusal.flaws {
+        errors.add(server_form::field_of(&flaw.field), flaw.message.clone());
+    }
+    if errors.is_empty() {
+        errors.add("", refusal.message.to_string());
+    }
+    Some(errors)
+}
+
+fn unusable(mut answer: Answer) -> Answer {
+    *answer.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+    answer
+}
+
+fn new_page(visit: &Visit, form: &ServerForm, errors: &Errors, probed: Option<&Probed>) -> Answer {
+    let content = html! {
+        div.head { div { p.quiet { a href=(HERE) { "Servers" } } h1 { "Add New MCP Server" } } }
+        (whole_form(form, errors, probed, &format!("{HERE}/new"), "Create MCP Server", None))
+    };
+    visit.page(Section::Servers, "Add New MCP Server", &content)
+}
+
+fn whole_form(
+    form: &ServerForm,
+    errors: &Errors,
+    probed: Option<&Probed>,
+    action: &str,
+    submit: &str,
+    version: Option<i64>,
+) -> Markup {
+    html! {
+        (summary(form, errors))
+        form.stack #server-form method="post" action=(action) data-server-form novalidate {
+            @if let Some(version) = version { input type="hidden" name=(VERSION) value=(version); }
+            // What the Enter key presses is the first button.
+            button.hidden-label type="submit" tabindex="-1" aria-hidden="true" { (submit) }
+            (form.render(errors, &html! { @if let Some(probed) = probed { (probed.html()) } }))
+            div.row {
+                button.primary type="submit" { (submit) }
+                a.button href=(HERE) { "Cancel" }
+            }
+        }
+    }
+}
+
+fn summary(form: &ServerForm, errors: &Errors) -> Markup {
+    html! {
+        @if !errors.is_empty() {
+            (note(Tone::Bad, &html! {
+                p { "Nothing was saved:" }
+                ul {
+                    @for (name, message) in errors.iter() {
+                        li {
+                            @if name.is_empty() { (message) }
+                            @else { a href={ "#" (name) } { (server_form::name_of(name)) } " " (message) }
+                        }
+                    }
+                }
+                @if form.has_secrets() { p { "Secrets are not shown again: write them once more." } }
+            }))
+        }
+    }
+}
+
+/// `GET /ui/servers/{id}/settings`.
+pub(super) async fn settings(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let opened = match Opened::of(visit, &id).await {
+        Ok(opened) => opened,
+        Err(answer) => return answer,
+    };
+    let content = match opened.view.source {
+        Source::File => read_only(&opened),
+        Source::Database => {
+            let form = form_of(&opened.view);
+            settings_form(&opened, &form, &Errors::default(), None, opened.view.version)
+        }
+    };
+    opened.show(Tab::Settings, &content)
+}
+
+fn form_of(view: &ServerView) -> ServerForm {
+    ServerForm::of(&view.name, &view.fields, &view.secrets)
+}
+
+fn settings_form(
+    opened: &Opened,
+    form: &ServerForm,
+    errors: &Errors,
+    probed: Option<&Probed>,
+    version: Option<i64>,
+) -> Markup {
+    let action = opened.path_to(Tab::Settings);
+    html! {
+        (whole_form(form, errors, probed, &action, "Save changes", version))
+        div.row { a.button.danger href={ (opened.path()) "/delete" } { "Delete" } }
+    }
+}
+
+/// A server of the file, with what the file says but for secrets.
+fn read_only(opened: &Opened) -> Markup {
+    let view = &opened.view;
+    let file = opened.visit.worker.live.file_name();
+    let rows = view
+        .fields
+        .iter()
+        .map(|(name, value)| (server_form::name_of(name), shown(value)));
+    let secrets = view
+        .secrets
+        .iter()
+        .map(|name| (server_form::name_of(name), "set".to_owned()));
+    let rows: Vec<(String, String)> = rows.chain(secrets).collect();
+    html! {
+        (note(Tone::Plain, &html! {
+            p {
+                "This server is read-only here: it is configured in " code { (file.as_deref().unwrap_or("the configuration file")) }
+                ", as " code { "mcp_servers." (view.name) } ". Changes to the file are picked up without a restart."
+            }
+        }))
+        section.card { (facts(rows.iter().map(|(name, value)| (name.as_str(), html! { code { (value) } })))) }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `POST /ui/servers/{id}/settings`.
+pub(super) async fn update(
+    AdminVisit { visit, actor }: AdminVisit,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let opened = match Opened::of(visit, &id).await {
+        Ok(opened) => opened,
+        Err(answer) => return answer,
+    };
+    let version = fields.get(VERSION).parse::<i64>().ok();
+    let mut form = form_of(&opened.view).submitted(fields);
+    let again = |form: &ServerForm, errors: &Errors, probed: Option<&Probed>| {
+        opened.show(
+            Tab::Settings,
+            &settings_form(&opened, form, errors, probed, version),
+        )
+    };
+    match form.values().get("show") {
+        "probe" => {
+            let probed = look(&opened.visit, &actor, form.values().get("url")).await;
+            form.fill(&probed.fill);
+            return again(&form, &Errors::default(), Some(&probed));
+        }
+        "fields" => return again(&form, &Errors::default(), None),
+        _ => {}
+    }
+    let Some(version) = version else {
+        return opened.visit.refusal(Refusal::because(
+            ErrorCode::ServerChanged,
+            "The form does not say which version of the server it shows.",
+        ));
+    };
+    let entered = match form.read() {
+        Ok(entered) => entered,
+        Err(errors) => return unusable(again(&form, &errors, None)),
+    };
+    let mut body = entered.fields.clone();
+    body.insert("server_id".into(), opened.view.id.clone().into());
+    let visit = &opened.visit;
+    match servers::update(&visit.worker, &actor, body, Some(version), visit.id).await {
+        Ok(view) if view.dropped_secrets.is_empty() => visit.done(
+            &path_of(&view.id),
+            &Flash::new(Tone::Good, format!("{} is saved.", view.name)),
+        ),
+        Ok(view) => {
+            let text = format!(
+                "{} is saved. It is at another place now, so these secrets were not taken along: {}.",
+                view.name,
+                view.dropped_secrets.join(", ")
+            );
+            visit.done(&path_of(&view.id), &Flash::new(Tone::Warn, text))
+        }
+        Err(refusal) if refusal.code == ErrorCode::ServerChanged => {
+            changed_meanwhile(&opened, &form, &entered.fields, refusal)
+        }
+        Err(refusal) => match errors_of(&refusal) {
+            Some(errors) => unusable(again(&form, &errors, None)),
+            None => visit.refusal(refusal),
+        },
+    }
+}
+
+/// Somebody else was faster: what is kept now and what was written here, side by side. The form goes out from what is
+/// kept now, so that saving it again is a decision.
+fn changed_meanwhile(
+    opened: &Opened,
+    form: &ServerForm,
+    entered: &Map<String, Value>,
+    refusal: Refusal,
+) -> Answer {
+    let visit = &opened.visit;
+    let refusal = visit.worker.refuse(refusal, None, visit.id);
+    let kept = &opened.view.fields;
+    let nothing = Value::Null;
+    let names = entered
+        .keys()
+        .chain(kept.keys().filter(|name| !entered.contains_key(*name)));
+    let differing: Vec<_> = names
+        .filter(|name| !server_form::is_write_only(name))
+        .map(|name| {
+            (
+                name,
+                kept.get(name).unwrap_or(&nothing),
+                entered.get(name).unwrap_or(&nothing),
+            )
+        })
+        .filter(|(_, theirs, yours)| theirs != yours)
+        .collect();
+    let rows = html! {
+        @for (name, theirs, yours) in &differing {
+            tr {
+                td data-label="Setting" { (server_form::name_of(name)) }
+                td.wrap data-label="Saved meanwhile" { code { (if theirs.is_null() { "not set".to_owned() } else { shown(theirs) }) } }
+                td.wrap data-label="Yours" { code { (if yours.is_null() { "not set".to_owned() } else { shown(yours) }) } }
+            }
+        }
+    };
+    let by = opened
+        .view
+        .updated
+        .as_ref()
+        .and_then(|written| written.by.as_deref());
+    let content = html! {
+        (note(Tone::Warn, &html! {
+            h2 { "Somebody else changed this server meanwhile" }
+            p { (refusal.message) @if let Some(by) = by { " It was saved by " (by) "." } }
+            p { "Nothing of yours was saved. Compare, and save again to put yours in the place of theirs; " a href=(opened.path_to(Tab::Settings)) { "drop yours" } " to go on with theirs." }
+        }))
+        (table("Differences", &["Setting", "Saved meanwhile", "Yours"], &rows))
+        (settings_form(opened, form, &Errors::default(), None, opened.view.version))
+    };
+    let mut answer = opened.show(Tab::Settings, &content);
+    *answer.status_mut() = StatusCode::CONFLICT;
+    answer
+}
+
+/// `GET /ui/servers/{id}/delete`.
+pub(super) async fn ask_delete(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<String>) -> Answer {
+    let opened = match Opened::of(visit, &id).await {
+        Ok(opened) => opened,
+        Err(answer) => return answer,
+    };
+    let view = &opened.view;
+    let place = view.text("url").or(view.text("command")).unwrap_or_default();
+    let question = Question {
+        title: &format!("Delete {}?", view.name),
+        text: &format!(
+            "The server {} ({place}, id {}) is deleted with its settings and everybody's sign-ins. This is permanent.",
+            view.name, view.id
+        ),
+        action: &format!("{}/delete", opened.path()),
+        yes: "Delete",
+        back: &opened.path(),
+    };
+    opened
+        .visit
+        .page(Section::Servers, "Delete a server", &question.html())
+}
+
+/// `POST /ui/servers/{id}/delete`.
+pub(super) async fn delete(
+    AdminVisit { visit, actor }: AdminVisit,
+    Path(id): Path<String>,
+    _: Fields,
+) -> Answer {
+    let done = servers::delete(&visit.worker, &actor, &id, visit.id).await;
+    visit.then(HERE, done.map(|()| "The server is deleted.".to_owned()))
+}
