@@ -577,7 +577,7 @@ async fn litellms_management_route_is_the_same_endpoint() {
     let mut client = Registered::at(&gateway, "/one").await;
     for path in ["0123-abc", "one", "eins"] {
         client.path = format!("/v1/mcp/server/oauth/{path}");
-        let browser = Browser::new();
+        let browser = Browser::with_key(KEY);
         let back = client.sign_in(&gateway, &browser).await;
         assert_eq!(
             parameter(back.header("location"), "iss"),
@@ -585,7 +585,10 @@ async fn litellms_management_route_is_the_same_endpoint() {
             "{path}"
         );
         let code = parameter(back.header("location"), "code").expect("a code");
-        let tokens = got(client.exchange(&gateway, &code, &[])).await;
+        let tokens = got(client
+            .exchange(&gateway, &code, &[])
+            .header("x-litellm-api-key", KEY))
+        .await;
         assert_eq!(tokens.status, 200, "{path}: {tokens:?}");
     }
     // LiteLLM's page signs in with the server's id as client id, from the gateway's own origin.
@@ -596,8 +599,12 @@ async fn litellms_management_route_is_the_same_endpoint() {
         secret: None,
         redirect_uri: own.clone(),
     };
-    let code = page.code(&gateway, &Browser::new()).await;
-    let (status, tokens) = crate::harness::answer(page.exchange(&gateway, &code, &[])).await;
+    let code = page.code(&gateway, &Browser::with_key(KEY)).await;
+    let (status, tokens) = crate::harness::answer(
+        page.exchange(&gateway, &code, &[])
+            .header("x-litellm-api-key", KEY),
+    )
+    .await;
     assert_eq!(status, 200, "{tokens}");
     provider.assert_never_seen(KEY);
 }

@@ -17,6 +17,7 @@ pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub(crate) struct Browser {
     http: reqwest::Client,
     cookies: Mutex<Vec<Cookie>>,
+    key: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -34,12 +35,30 @@ impl Browser {
         Self {
             http: http.build().expect("client"),
             cookies: Mutex::default(),
+            key: None,
+        }
+    }
+
+    /// One that shows this key to the gateway's management, as whoever is signed in there.
+    pub(crate) fn with_key(key: &'static str) -> Self {
+        Self {
+            key: Some(key),
+            ..Self::new()
         }
     }
 
     /// Opens an address; redirects are not followed.
     pub(crate) async fn open(&self, url: &str) -> Got {
         self.send(self.http.get(url), url).await
+    }
+
+    /// Opens an address, with further headers.
+    pub(crate) async fn open_with(&self, url: &str, headers: &[(&str, &str)]) -> Got {
+        let mut request = self.http.get(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request, url).await
     }
 
     /// Sends a page's form, with further headers.
@@ -57,11 +76,17 @@ impl Browser {
         let sent: Vec<String> = self
             .cookies()
             .into_iter()
-            .filter(|cookie| cookie.path == "/" || cookie.path == url.path())
+            .filter(|cookie| {
+                let below = url.path().strip_prefix(cookie.path.as_str());
+                cookie.path == "/" || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
             .map(|cookie| format!("{}={}", cookie.name, cookie.value))
             .collect();
         if !sent.is_empty() {
             request = request.header("cookie", sent.join("; "));
+        }
+        if let Some(key) = self.key.filter(|_| url.path().starts_with("/v1/mcp/")) {
+            request = request.header("x-litellm-api-key", key);
         }
         let got = got(request).await;
         for line in got.headers.get_all("set-cookie") {

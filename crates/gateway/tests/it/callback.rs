@@ -94,7 +94,9 @@ fn is_page(got: &Got, error: &str, said: Option<&str>, steps: &[&str]) {
     let steps: String = steps.iter().map(|step| format!("<p>{step}</p>\n")).collect();
     let expected = format!(
         "<html><body><h2>Authentication failed</h2>\n<p><strong>Error:</strong> {error}</p>\n{said}\
-         <p>You can close this window and try again.</p>\n{steps}<p>Request id: {}</p>\n</body></html>",
+         <p>You can close this window and try again.</p>\n{steps}<p>Request id: {}</p>\n\
+         <html lang=\"en\"><title>Authentication failed</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n</body></html>",
         got.header("x-request-id")
     );
     assert_eq!(got.body, json!(expected));

@@ -213,7 +213,7 @@ async fn killed_at_any_moment_of_many_refreshes() {
 async fn the_keys_beside_the_database_are_used_again() {
     let home = Home::new().await;
     let (mut program, door) = home.start().await;
-    let line = program.logs("what people sign in for is kept").await;
+    let line = program.logs("what lasts is kept").await;
     assert!(line.contains("vestibule.db"), "{line}");
     door.sign_in(&home.site.provider).await;
     let files: Vec<PathBuf> = std::fs::read_dir(home.directory.path())

@@ -10,6 +10,7 @@ use vestibule::admission::{Principal, Targets};
 use vestibule::app::App;
 use vestibule::clock::Clock;
 use vestibule::config;
+use vestibule::policy::access;
 use vestibule::policy::visibility::Whereabouts;
 use vestibule::registry::Server;
 use vestibule::web::error::ErrorCode;
@@ -181,7 +182,7 @@ async fn without_a_key_a_caller_uses_no_server_that_wants_one() {
         .expect("admitted");
     for server in app.registry.all() {
         let open = KINDS.iter().any(|(name, _, open)| *name == server.name && *open);
-        assert_eq!(admission.may_use(server), open, "{}", server.name);
+        assert_eq!(access::may_use(&admission, server), open, "{}", server.name);
     }
     assert!(app.gate.admit(&HeaderMap::new()).is_err());
     assert!(app.gate.admit_to(&HeaderMap::new(), Targets::one(None)).is_err());

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use vestibule::app::App;
 use vestibule::clock::Clock;
 use vestibule::config;
 use vestibule::http::Gateway;
+use vestibule::live::{Live, Source};
 use vestibule_store::{DatabaseUrl, MasterKeys, Store};
 
 /// The gateway key of every test; nothing but the gateway may ever see it.
@@ -28,6 +30,7 @@ pub(crate) const CLIENT_SECRET: &str = "canary-client-secret-0123456789";
 pub(crate) struct TestGateway {
     pub(crate) address: SocketAddr,
     pub(crate) http: reqwest::Client,
+    pub(crate) live: Arc<Live>,
     clock: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<bool>>,
@@ -38,6 +41,7 @@ pub(crate) struct Start {
     text: String,
     environment: HashMap<String, String>,
     database: Option<String>,
+    path: Option<PathBuf>,
     workers: usize,
 }
 
@@ -47,6 +51,7 @@ impl Start {
             text: text.into(),
             environment: HashMap::new(),
             database: None,
+            path: None,
             workers: 2,
         }
     }
@@ -54,6 +59,12 @@ impl Start {
     /// Where what lasts is kept; in memory unless a test says otherwise.
     pub(crate) fn database(mut self, url: impl Into<String>) -> Self {
         self.database = Some(url.into());
+        self
+    }
+
+    /// Read from this file, which is looked at again and again.
+    pub(crate) fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
         self
     }
 
@@ -76,16 +87,23 @@ impl Start {
             .unwrap_or_else(|| panic!("{:#?}\n{}", loaded.findings, self.text));
         let keys = MasterKeys::from_environment(&self.environment).expect("keys");
         let (clock, counter) = Clock::manual();
-        let store = match (settings.has_sign_in(), self.database) {
-            (false, _) => None,
-            (true, url) => {
-                let url = url.unwrap_or_else(|| "sqlite::memory:".to_owned());
-                let url = DatabaseUrl::parse(&url).expect("a database");
-                Some(Arc::new(Store::open(&url, &keys).await.expect("opens")))
-            }
+        let store = if settings.has_sign_in() || settings.master_key.is_some() {
+            let url = self.database.unwrap_or_else(|| "sqlite::memory:".to_owned());
+            let url = DatabaseUrl::parse(&url).expect("a database");
+            Some(Arc::new(Store::open(&url, &keys).await.expect("opens")))
+        } else {
+            None
         };
-        let app = App::build(settings, &keys, clock, Handle::current(), true, store).expect("builds");
-        let gateway = Gateway::start(Arc::new(app), self.workers).expect("starts");
+        let runtime = Handle::current();
+        let app = App::build(settings, &keys, clock, runtime.clone(), true, store).expect("builds");
+        let source = Source {
+            path: self.path,
+            text: self.text,
+            environment: self.environment,
+        };
+        let live = Live::new(app, source, runtime);
+        live.look().await.expect("the store answers");
+        let gateway = Gateway::start(Arc::clone(&live), self.workers).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("address");
         let (stop, stopped) = oneshot::channel::<()>();
@@ -99,6 +117,7 @@ impl Start {
         TestGateway {
             address,
             http,
+            live,
             clock: counter,
             stop: Some(stop),
             served: Some(served),

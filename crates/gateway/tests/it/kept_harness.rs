@@ -507,7 +507,7 @@ pub(crate) struct Away {
 /// A sign-in that came back to the client.
 pub(crate) struct Code {
     code: String,
-    client_id: String,
+    pub(crate) client_id: String,
 }
 
 impl Door {

@@ -98,6 +98,44 @@ async fn what_is_kept_is_shown_without_a_secret_and_forgotten_and_revoked() {
     );
 }
 
+/// A day and an hour: what is known of where people sign in is looked up anew before it is used.
+const LATER: u64 = 25 * 60 * 60;
+
+#[tokio::test]
+async fn nothing_is_revoked_where_another_authorization_server_says() {
+    let (provider, upstream, gateway) = start().await;
+    let evil = Provider::start().await;
+    let forget = async || {
+        gateway.advance(LATER);
+        let gone = ask(&gateway, Method::DELETE, ONE, None).await;
+        assert_eq!((gone.status, &gone.body["has_credential"]), (200, &json!(false)));
+    };
+
+    // The right authorization server, but for where it takes revocations.
+    sign_in(&gateway, "/one").await;
+    let elsewhere = json!({"revocation_endpoint": format!("{}/revoke", evil.issuer())});
+    provider.set(|modes| modes.metadata = elsewhere);
+    forget().await;
+    assert_eq!(evil.requests().len(), 0);
+
+    // Another one altogether.
+    provider.set(|modes| modes.metadata = json!({}));
+    gateway.advance(LATER);
+    sign_in(&gateway, "/one").await;
+    upstream.describe(&json!({"resource": upstream.url(), "authorization_servers": [evil.issuer()]}));
+    forget().await;
+    assert!(!evil.requests().is_empty(), "its metadata is read");
+    assert!(evil.requests().iter().all(|request| request.method == "GET"));
+    assert_eq!(provider.requests_to("/revoke").len(), 0);
+
+    // The one that issued them is told.
+    upstream.describe(&json!({"resource": upstream.url(), "authorization_servers": [provider.issuer()]}));
+    gateway.advance(LATER);
+    sign_in(&gateway, "/one").await;
+    forget().await;
+    assert_eq!(provider.requests_to("/revoke").len(), 1);
+}
+
 #[tokio::test]
 async fn one_server_is_forgotten_and_the_others_are_not() {
     let provider = Provider::start().await;

@@ -1,0 +1,299 @@
+//! Keys and people in the console: made, changed, rotated, blocked and deleted by forms, and what members cannot do.
+
+use crate::browser::registering;
+use crate::console_harness::{Person, Place, count, html, text};
+use crate::harness::{Got, KEY, TestGateway, answer, assert_nothing_secret_logged, echo, entry, keyed};
+use scraper::{Html, Selector};
+use vestibule_testkit::{Provider, Upstream};
+
+/// The attribute of the first element that is selected.
+fn attribute(page: &Html, selector: &str, name: &str) -> String {
+    let selector = Selector::parse(selector).expect("a selector");
+    let element = page.select(&selector).next().expect("an element");
+    element.value().attr(name).expect("an attribute").to_owned()
+}
+
+async fn call(gateway: &TestGateway, server: &str, key: &str) -> u16 {
+    let request = gateway
+        .http
+        .post(gateway.url(&format!("/{server}/mcp")))
+        .header("x-litellm-api-key", key)
+        .header("accept", "application/json, text/event-stream")
+        .json(&echo("hello"));
+    answer(request).await.0
+}
+
+/// The text of the key on the page that was answered, and where the key's page is.
+fn made(got: &Got) -> (String, String) {
+    assert_eq!(got.status, 200, "{got:?}");
+    let page = html(got);
+    let key = text(&page, "#key-text");
+    assert!(key.starts_with("sk-") && key.len() > 40, "{key}");
+    let snippet = text(&page, "#key-snippet");
+    assert!(
+        snippet.contains(&key) && snippet.starts_with("claude mcp add"),
+        "{snippet}"
+    );
+    (key, attribute(&page, "main a[href^='/ui/keys/']", "href"))
+}
+
+#[tokio::test]
+async fn a_key_is_made_used_changed_rotated_blocked_and_deleted() {
+    let upstream = Upstream::start().await;
+    let servers = ["one", "two"]
+        .map(|name| entry(name, &format!("url: {}", upstream.url())))
+        .concat();
+    let gateway = TestGateway::with_servers(&servers).await;
+    let operator = Person::operator(&gateway).await;
+    let page = operator.page("/ui/keys").await;
+    assert_eq!(count(&page, ".empty a[href='/ui/keys/new']"), 1);
+    let form = operator.page("/ui/keys/new").await;
+    assert_eq!(count(&form, "input[name=server]"), 2);
+    let filled = [
+        ("alias", "ci"),
+        ("user", "ada"),
+        ("duration", "7d"),
+        ("rpm", "600"),
+        ("server", "one"),
+        ("tools", ""),
+    ];
+    let (key, path) = made(&operator.send("/ui/keys", &filled).await);
+    assert_eq!(
+        (
+            call(&gateway, "one", &key).await,
+            call(&gateway, "two", &key).await
+        ),
+        (200, 403)
+    );
+    let page = operator.page(&path).await;
+    let facts = text(&page, "dl");
+    for part in ["ada", "one", "600", "in 7 days"] {
+        assert!(facts.contains(part), "{part}: {facts}");
+    }
+    let whole = page.html() + &operator.page("/ui/keys").await.html();
+    assert!(!whole.contains(&key), "shown once");
+
+    // The form is filled in with what is there, and saves the same.
+    let edit = format!("{path}/edit");
+    let form = operator.page(&edit).await;
+    assert_eq!(attribute(&form, "input[name=alias]", "value"), "ci");
+    assert_eq!(attribute(&form, "input[name=server][checked]", "value"), "one");
+    assert_eq!(attribute(&form, "option[selected]", "value"), "keep");
+    let filled = [
+        ("alias", "build"),
+        ("user", "ada"),
+        ("duration", "keep"),
+        ("server", "two"),
+        ("tools", "one: echo"),
+    ];
+    let page = operator.done(&edit, &filled).await;
+    let facts = text(&page, "dl");
+    assert!(
+        facts.contains("in 7 days") && facts.contains("no limit") && facts.contains("one: echo"),
+        "{facts}"
+    );
+    assert_eq!(
+        (
+            call(&gateway, "one", &key).await,
+            call(&gateway, "two", &key).await
+        ),
+        (200, 200)
+    );
+
+    let question = operator.page(&format!("{path}/rotate")).await;
+    assert!(text(&question, "h1").contains("build"));
+    let (rotated, _) = made(&operator.send(&format!("{path}/rotate"), &[]).await);
+    assert_eq!(
+        (
+            call(&gateway, "two", &key).await,
+            call(&gateway, "two", &rotated).await
+        ),
+        (401, 200)
+    );
+    let page = operator.done(&format!("{path}/block"), &[]).await;
+    assert_eq!(text(&page, "main .head .chip"), "blocked");
+    assert_eq!(call(&gateway, "two", &rotated).await, 403);
+    let page = operator.done(&format!("{path}/unblock"), &[]).await;
+    assert_eq!(text(&page, "main .head .chip"), "counts");
+    assert_eq!(call(&gateway, "two", &rotated).await, 200);
+    operator.page(&format!("{path}/delete")).await;
+    assert_eq!(
+        call(&gateway, "two", &rotated).await,
+        200,
+        "a question deletes nothing"
+    );
+    let page = operator.done(&format!("{path}/delete"), &[]).await;
+    assert_eq!(text(&page, "[role=status]"), "The key is deleted.");
+    assert_eq!(call(&gateway, "two", &rotated).await, 401);
+    assert_eq!(operator.open(&path).await.status, 404);
+    assert_nothing_secret_logged(&[&key, &rotated]);
+}
+
+#[tokio::test]
+async fn a_form_comes_back_with_what_was_wrong_and_what_was_filled_in() {
+    let gateway = TestGateway::with_servers("  one:\n    url: http://127.0.0.1:9/mcp\n").await;
+    let operator = Person::operator(&gateway).await;
+    made(&operator.send("/ui/keys", &[("alias", "taken")]).await);
+    for (field, value, status) in [
+        ("alias", "taken", 409),
+        ("rpm", "many", 400),
+        ("rpm", "0", 400),
+        ("duration", "soon", 400),
+        ("server", "nothing", 400),
+        ("tools", "no colon", 400),
+        ("tools", "nothing: a", 400),
+    ] {
+        let got = operator
+            .send("/ui/keys", &[("user", "<b>ada</b>"), (field, value)])
+            .await;
+        assert_eq!(got.status, status, "{field}={value}");
+        let page = html(&got);
+        assert!(!text(&page, "[role=alert]").is_empty(), "{field}={value}");
+        assert_eq!(attribute(&page, "input[name=user]", "value"), "<b>ada</b>");
+    }
+    assert_eq!(count(&operator.page("/ui/keys").await, "tbody tr"), 1);
+    let got = operator
+        .send("/ui/users", &[("user_id", "ada"), ("role", "king")])
+        .await;
+    assert_eq!(got.status, 400);
+    assert_eq!(attribute(&html(&got), "input[name=user_id]", "value"), "ada");
+}
+
+#[tokio::test]
+async fn keys_are_found() {
+    let gateway = TestGateway::with_servers("  one:\n    url: http://127.0.0.1:9/mcp\n").await;
+    let operator = Person::operator(&gateway).await;
+    for (alias, user) in [("alpha", "ada"), ("beta", "bob")] {
+        made(
+            &operator
+                .send("/ui/keys", &[("alias", alias), ("user", user)])
+                .await,
+        );
+    }
+    for (search, rows) in [("", 2), ("ALP", 1), ("bob", 1), ("a", 2), ("<script>", 0)] {
+        let query = crate::browser::encoded(&[("search", search)]);
+        let page = operator.page(&format!("/ui/keys?{query}")).await;
+        assert_eq!(count(&page, "tbody tr"), rows, "{search}");
+        assert_eq!(attribute(&page, "input[name=search]", "value"), search);
+    }
+}
+
+#[tokio::test]
+async fn people_are_written_down_changed_blocked_and_deleted() {
+    let provider = Provider::start().await;
+    let upstream = provider.upstream().await;
+    let gateway = TestGateway::with_servers(&registering("one", &upstream, "allow_all_keys: true")).await;
+    let operator = Person::operator(&gateway).await;
+    let id = "a/d a+<b>&?#";
+    let filled = [
+        ("user_id", id),
+        ("alias", "Ada"),
+        ("email", "ada@example.com"),
+        ("role", "member"),
+        ("key", "yes"),
+    ];
+    let (key, _) = made(&operator.send("/ui/users", &filled).await);
+    let page = operator.page("/ui/users").await;
+    assert_eq!(count(&page, "tbody tr"), 2, "with the operator");
+    let links = Selector::parse("tbody a").expect("selector");
+    let links: Vec<&str> = page
+        .select(&links)
+        .filter_map(|link| link.value().attr("href"))
+        .collect();
+    let mut links = links.into_iter();
+    let path = links.find(|link| link.contains("%3Cb%3E")).expect("a link");
+    let ada = Person::signed_in(&gateway, &key, "").await;
+    ada.follow("/ui/connect").await;
+    let page = operator.page(path).await;
+    assert_eq!(text(&page, "main h1"), id);
+    assert!(
+        text(&page, "#connections ~ div").contains("one"),
+        "{}",
+        text(&page, "main")
+    );
+    assert_eq!(count(&page, "table"), 2);
+
+    let edit = path.replace("/one?", "/edit?");
+    let form = operator.page(&edit).await;
+    assert_eq!(attribute(&form, "option[selected]", "value"), "member");
+    let page = operator
+        .done(&edit, &[("alias", ""), ("email", ""), ("role", "admin")])
+        .await;
+    assert!(
+        text(&page, "dl").contains("Role admin Address none"),
+        "{}",
+        text(&page, "dl")
+    );
+    assert_eq!(ada.open("/ui/health").await.status, 200, "an admin from now on");
+
+    let block = path.replace("/one?", "/block?");
+    operator.page(&block).await;
+    let page = operator.done(&block, &[]).await;
+    assert_eq!(text(&page, "main > .head .chip"), "blocked");
+    assert_eq!(ada.open("/ui/connections").await.status, 303);
+    assert_eq!(call(&gateway, "one", &key).await, 403);
+    let page = operator.done(&block.replace("/block?", "/unblock?"), &[]).await;
+    assert_eq!(text(&page, "main > .head .chip"), "active");
+    assert_eq!(call(&gateway, "one", &key).await, 200);
+
+    let delete = path.replace("/one?", "/delete?");
+    operator.page(&delete).await;
+    let page = operator.done(&delete, &[]).await;
+    assert!(text(&page, "[role=status]").contains("is deleted"));
+    assert_eq!(call(&gateway, "one", &key).await, 401);
+    assert_eq!(provider.requests_to("/revoke").len(), 1);
+    assert_eq!(operator.open(path).await.status, 404);
+}
+
+#[tokio::test]
+async fn members_reach_neither_pages_nor_forms() {
+    let place = Place::new();
+    let store = place.store().await;
+    crate::console_harness::put_user(&store, "bob", "member").await;
+    let bob = crate::console_harness::put_key(&store, "bobs", Some("bob"), "{}").await;
+    let gateway = place
+        .start(keyed("  one:\n    url: http://127.0.0.1:9/mcp\n"))
+        .start()
+        .await;
+    let bob = Person::signed_in(&gateway, &bob, "").await;
+    for path in [
+        "/ui/keys",
+        "/ui/keys/new",
+        "/ui/keys/bobs",
+        "/ui/keys/bobs/edit",
+        "/ui/keys/bobs/rotate",
+        "/ui/keys/bobs/delete",
+        "/ui/users",
+        "/ui/users/new",
+        "/ui/users/one?user=bob",
+        "/ui/users/edit?user=bob",
+        "/ui/users/block?user=bob",
+        "/ui/users/delete?user=bob",
+        "/ui/activity/export",
+    ] {
+        let got = bob.open(path).await;
+        assert_eq!(got.status, 403, "{path}");
+        assert!(text(&html(&got), "main").contains("admin_required"), "{path}");
+    }
+    for path in [
+        "/ui/keys",
+        "/ui/keys/bobs/edit",
+        "/ui/keys/bobs/rotate",
+        "/ui/keys/bobs/block",
+        "/ui/keys/bobs/unblock",
+        "/ui/keys/bobs/delete",
+        "/ui/users",
+        "/ui/users/edit?user=bob",
+        "/ui/users/block?user=bob",
+        "/ui/users/unblock?user=bob",
+        "/ui/users/delete?user=bob",
+    ] {
+        let form = [("role", "admin"), ("user_id", "eve"), ("alias", "x")];
+        assert_eq!(bob.send(path, &form).await.status, 403, "{path}");
+    }
+    let key = store.api_key("bobs").await.expect("read").expect("there");
+    assert!(!key.blocked);
+    assert_eq!(key.alias.as_deref(), Some("bobs alias"));
+    assert_eq!(store.users().await.expect("read").len(), 1);
+    assert_eq!(Person::at(&gateway).sign_in(KEY, "").await.status, 303);
+}
