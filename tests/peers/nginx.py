@@ -1,4 +1,10 @@
-"""nginx with TLS in front of a program of the suite: docs/nginx.conf with its addresses replaced."""
+"""nginx in front of a program of a suite: docs/nginx.conf with its addresses replaced.
+
+As a program, `nginx.py DIR [--no-tls]`: prints `listening on URL`, reads the upstream's URL, prints `serving`, and
+ends with its standard input.
+"""
+import argparse
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -7,6 +13,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.parse
 
@@ -39,18 +46,18 @@ class Nginx:
     """Has its port before it runs, because the program behind it must know its public origin: `url` is
     there from the beginning, `start(upstream)` makes it answer. `ca` is the file with its authority."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: pathlib.Path, tls: bool = True) -> None:
+        self.directory, self.tls = directory, tls
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.url = f"https://localhost:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://localhost:{self.port}"
         self.ca = directory / "ca.pem"
         self.child: subprocess.Popen | None = None
         certificates(directory)
 
     def start(self, upstream: str) -> None:
         text = CONFIG.read_text()
-        for old, new in (("server 127.0.0.1:4000;", f"server {urllib.parse.urlsplit(upstream).netloc};"), ("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;"),
+        for old, new in (("server 127.0.0.1:4000;", f"server {urllib.parse.urlsplit(upstream).netloc};"), ("listen 443 ssl;", f"listen 127.0.0.1:{self.port}{' ssl' * self.tls};"),
                          ("server_name gateway.example.com;", "server_name localhost;"),
                          ("/etc/ssl/certs/gateway.example.com.pem", str(self.directory / "server.pem")),
                          ("/etc/ssl/private/gateway.example.com.key", str(self.directory / "server.key"))):
@@ -65,16 +72,17 @@ class Nginx:
             self.child = subprocess.Popen([program, "-p", self.directory, "-c", "nginx.conf"], env=os.environ | {"NGINX": f"{self.listener.fileno()};"},
                                           pass_fds=[self.listener.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.listener.close()
-        self._await_tls()
+        self._await()
 
-    def _await_tls(self) -> None:
+    def _await(self) -> None:
         trusted = ssl.create_default_context(cafile=str(self.ca))
         until = time.monotonic() + DEADLINE
         while True:
             assert self.child.poll() is None, f"nginx ended:\n{self.log}"
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as plain, trusted.wrap_socket(plain, server_hostname="localhost"):
-                    return
+                with socket.create_connection(("127.0.0.1", self.port), 1) as plain:
+                    with trusted.wrap_socket(plain, server_hostname="localhost") if self.tls else contextlib.nullcontext():
+                        return
             except OSError as e:
                 assert time.monotonic() < until, f"nginx does not answer: {e}\n{self.log}"
                 time.sleep(0.02)
@@ -122,3 +130,23 @@ def certificates(directory: pathlib.Path) -> None:
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False), (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
         (x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)))
     (directory / "server.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+
+
+def main() -> None:
+    p = argparse.ArgumentParser()
+    p.add_argument("directory", type=pathlib.Path)
+    p.add_argument("--no-tls", action="store_true")
+    args = p.parse_args()
+    proxy = Nginx(args.directory, tls=not args.no_tls)
+    try:
+        print(f"listening on {proxy.url}", flush=True)
+        if upstream := sys.stdin.readline().strip():
+            proxy.start(upstream)
+            print("serving", flush=True)
+            sys.stdin.read()
+    finally:
+        proxy.stop()
+
+
+if __name__ == "__main__":
+    main()

