@@ -286,7 +286,7 @@ async fn a_refresh_token_counts_as_long_as_its_key_does() {
         ("/key/update", json!({"blocked": true})),
         (
             "/key/update",
-            json!({"object_permission": {"mcp_access_groups": []}}),
+            json!({"object_permission": {"mcp_servers": []}}),
         ),
         ("/key/regenerate", json!({})),
         ("/key/delete", json!({})),
