@@ -284,10 +284,7 @@ async fn a_refresh_token_counts_as_long_as_its_key_does() {
     let body = |user: &str| json!({"user_id": user, "object_permission": {"mcp_servers": ["one"]}});
     for (path, change) in [
         ("/key/update", json!({"blocked": true})),
-        (
-            "/key/update",
-            json!({"object_permission": {"mcp_servers": []}}),
-        ),
+        ("/key/update", json!({"object_permission": {"mcp_servers": []}})),
         ("/key/regenerate", json!({})),
         ("/key/delete", json!({})),
     ] {
