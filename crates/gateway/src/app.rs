@@ -399,8 +399,10 @@ impl Worker {
     pub fn next(&self, app: Arc<App>) -> Self {
         let kept = |server: &Arc<Server>| {
             let before = self.app.registry.at(server.index)?;
-            let same = Arc::ptr_eq(before, server);
-            same.then(|| self.transport(server).clone())
+            if !Arc::ptr_eq(before, server) {
+                return None;
+            }
+            self.transport(server).cloned()
         };
         Self::from(app, Arc::clone(&self.live), Arc::clone(&self.ids), kept)
     }
@@ -436,14 +438,9 @@ impl Worker {
         }
     }
 
-    /// This worker's way to `server`.
-    ///
-    /// # Panics
-    /// For a server of another configuration than this worker's.
-    pub fn transport(&self, server: &Server) -> &Transport {
-        self.transports[server.index.0]
-            .as_ref()
-            .expect("every server has an address or a bridge")
+    /// This worker's way to `server`; `None` for a server of another configuration than its own.
+    pub fn transport(&self, server: &Server) -> Option<&Transport> {
+        self.transports.get(server.index.0)?.as_ref()
     }
 
     /// Drops connections and sessions that were idle too long.

@@ -94,7 +94,7 @@ impl Walk {
 
     /// Ends the program, and says what it wrote on standard error.
     pub(super) async fn last_words(&self) -> Vec<String> {
-        let Transport::Bridge(bridge) = self.worker.transport(&self.server) else {
+        let Some(Transport::Bridge(bridge)) = self.worker.transport(&self.server) else {
             return Vec::new();
         };
         self.worker.app.bridges.shut_down().await;

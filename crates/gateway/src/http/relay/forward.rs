@@ -385,6 +385,7 @@ impl Call<'_> {
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
         let transport = self.worker.transport(self.server);
+        let transport = transport.ok_or_else(|| Refusal::new(ErrorCode::Internal))?;
         note::sent();
         match timeout(self.server.first_byte_timeout, transport.send(request)).await {
             Ok(Ok(response)) => {
