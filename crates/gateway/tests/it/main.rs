@@ -8,6 +8,7 @@ mod aggregate_debug;
 mod aggregate_eras;
 mod aggregate_lists;
 mod aggregate_modern;
+mod aggregate_questions;
 mod aggregate_sessions;
 mod aggregate_streams;
 mod aggregate_subscriptions;
