@@ -9,13 +9,15 @@ NAMES = {
     "nginx": "nginx, plain proxy",
     "hyper": "bare hyper proxy",
     "gateway": "**vestibule**",
+    "unrecorded": "vestibule, calls not recorded",
 }
 
 HEAD = f"""# Benchmarks
 
 What a call costs on its way through the gateway, beside what it can be compared with on the same machine in the same
 run: no proxy at all, nginx as a plain reverse proxy, and a hyper proxy that parses nothing. The gateway alone checks a
-key and attaches a machine token on the way.
+key, attaches a machine token on the way, and writes a row of its record for each call behind it; without those rows
+(`vestibule.audit.calls: false`) it has a line of its own.
 
 The load tool, the upstream and the target share the cores, so only the ratios carry over to another machine. Requests
 per second are the honest figure and move with the machine; instructions per call are the steady one, for comparing one

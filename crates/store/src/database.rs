@@ -257,6 +257,8 @@ fn sqlite_options() -> SqliteConnectOptions {
         .foreign_keys(true)
         // With NORMAL a power cut may take the last commit: a refresh token that was just rotated.
         .synchronous(SqliteSynchronous::Full)
+        // What a statement of many rows would take back is kept here, and not in a file.
+        .pragma("temp_store", "MEMORY")
 }
 
 fn one_connection() -> PoolOptions<Sqlite> {

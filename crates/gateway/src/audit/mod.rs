@@ -30,6 +30,8 @@ use writer::Writer;
 
 /// Rows that wait to be written. More than that are counted and lost.
 const WAITING: usize = 10_000;
+/// As many of them are not about calls that went well: whoever makes many of those hides nothing else.
+const RESERVED: usize = WAITING / 4;
 /// Rows a second about callers that were not let in. More than that are counted and lost: whoever knocks without a
 /// key does not fill the database.
 const STRANGERS: u64 = 100;
@@ -193,6 +195,11 @@ impl Shared {
         }
     }
 
+    /// Whether a call that went well may take one of the places.
+    fn has_place_for_ordinary(&self) -> bool {
+        self.rows.capacity() > RESERVED
+    }
+
     /// A note that is over.
     fn take(note: Box<Note>) {
         let is_row = match note.kind {
@@ -205,6 +212,11 @@ impl Shared {
             return;
         }
         let shared = Arc::clone(&note.shared);
+        let is_ordinary = note.kind == Kind::Call && !note.is_failure();
+        if is_ordinary && !shared.has_place_for_ordinary() {
+            shared.lost.inc();
+            return;
+        }
         let at_ms = shared.clock.unix_milliseconds();
         let is_stranger = note.principal.is_none() && note.key.is_none();
         if is_stranger && !shared.admits_stranger(at_ms / 1000) {
@@ -257,7 +269,13 @@ mod tests {
             ..AuditEntry::default()
         };
         // The writer has this thread's other task, so nothing is taken out in between.
-        for _ in 0..WAITING + 7 {
+        let shared = audit.shared.clone().expect("a store");
+        for _ in RESERVED..WAITING {
+            assert!(shared.has_place_for_ordinary());
+            audit.record(entry());
+        }
+        assert!(!shared.has_place_for_ordinary(), "the rest is reserved");
+        for _ in 0..RESERVED + 7 {
             audit.record(entry());
         }
         assert_eq!(audit.lost(), 7);
