@@ -1,8 +1,8 @@
 //! Virtual keys: `sk-…` keys that an admin gives out, each with an owner, permissions and limits. This is what a call
 //! reads: a snapshot in memory, found by digest. How keys are made and kept is `http::admin::keys`'s.
 
+use super::permissions::KeyDocument;
 use crate::clock::{Clock, Moment};
-use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
@@ -12,9 +12,8 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use memchr::memmem;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,54 +64,6 @@ impl Role {
             Self::Member => "member",
         }
     }
-}
-
-/// Which servers and tools a key is for. Servers go by id, name or alias.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Permissions {
-    /// Servers.
-    pub mcp_servers: Vec<String>,
-    /// Groups of servers.
-    pub mcp_access_groups: Vec<String>,
-    /// The only tools, by server. A server that is named here may be used.
-    pub mcp_tool_permissions: BTreeMap<String, Vec<String>>,
-}
-
-impl Permissions {
-    /// Whether they name nothing at all.
-    pub fn is_empty(&self) -> bool {
-        self.mcp_servers.is_empty()
-            && self.mcp_access_groups.is_empty()
-            && self.mcp_tool_permissions.is_empty()
-    }
-
-    /// Whether they name this server, by itself or by a group.
-    pub fn name(&self, server: &Server) -> bool {
-        let groups = &server.shared.groups;
-        self.mcp_servers.iter().any(|name| server.goes_by(name))
-            || self.mcp_access_groups.iter().any(|group| groups.contains(group))
-            || self.tools(server).is_some()
-    }
-
-    /// The only tools of this server, where there is such a list.
-    pub fn tools(&self, server: &Server) -> Option<&[String]> {
-        let mut all = self.mcp_tool_permissions.iter();
-        all.find(|(name, _)| server.goes_by(name))
-            .map(|(_, tools)| &**tools)
-    }
-}
-
-/// What is kept about a key beside its columns.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct KeyDocument {
-    /// What it is for.
-    pub object_permission: Permissions,
-    /// Requests a minute.
-    pub rpm_limit: Option<NonZeroU32>,
-    /// The operator's own notes.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One key, ready for requests.

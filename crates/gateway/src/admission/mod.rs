@@ -2,6 +2,7 @@
 //! use is [`crate::policy::access`]'s.
 
 pub mod keys;
+pub mod permissions;
 pub mod server_session;
 
 use crate::audit::note;

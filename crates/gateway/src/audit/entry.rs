@@ -202,19 +202,12 @@ impl Note {
 
 /// What [`crate::policy::access::is_for`] finds, in its order.
 fn permitted_by(key: &VirtualKey, server: &Server) -> &'static str {
-    let permissions = &key.document.object_permission;
     if server.allows_all_keys {
         "allow_all_keys"
     } else if key.manages() {
         "admin"
-    } else if permissions.mcp_servers.iter().any(|name| server.goes_by(name)) {
-        "mcp_servers"
-    } else if permissions.tools(server).is_some() {
-        "mcp_tool_permissions"
-    } else if permissions.name(server) {
-        "mcp_access_groups"
     } else {
-        "nothing"
+        key.document.granted_by(server).unwrap_or("nothing")
     }
 }
 

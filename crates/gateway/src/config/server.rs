@@ -118,6 +118,7 @@ impl Reader<'_> {
         }
         Some(ServerSettings {
             id,
+            has_derived_id: section.text("server_id").is_none(),
             name: key.text.clone(),
             alias,
             endpoint,

@@ -127,6 +127,8 @@ pub struct BrowserAccess {
 pub struct ServerSettings {
     /// Stable id; sealed session ids are bound to it.
     pub id: String,
+    /// Whether the id is made from the entry, for want of a `server_id`, and is another one when the URL is.
+    pub has_derived_id: bool,
     /// The key in `mcp_servers`.
     pub name: String,
     /// Second name.

@@ -156,6 +156,7 @@ impl Reader<'_> {
         };
         let mut server = self.server(&key, &node, limits)?;
         server.id.clone_from(&entry.id);
+        server.has_derived_id = false;
         server.provenance = Provenance::Store {
             version: entry.version,
             expires_at: entry.expires_at,

@@ -23,11 +23,8 @@ pub fn permit(admission: &Admission, server: &Server) -> Result<Rules, Refusal> 
         let message = format!("The gateway key is not for the MCP server {}.", server.name);
         return Err(Refusal::because(ErrorCode::ServerNotAllowed, message));
     }
-    let only = key.document.object_permission.tools(server);
-    Ok(Rules::of(server).and(only.and_then(|tools| {
-        let rules = ToolRules::new(Names::of(server), Some(tools), &[], &[]);
-        rules.map(Arc::new)
-    })))
+    let only = ToolRules::in_each(|| Names::of(server), &key.document.limits(server));
+    Ok(Rules::of(server).and(only.map(Arc::new)))
 }
 
 /// [`permit`], where only whether matters.
@@ -37,5 +34,5 @@ pub fn may_use(admission: &Admission, server: &Server) -> bool {
 
 /// A key that names nothing is for what is for everybody, an admin's for everything.
 pub fn is_for(key: &VirtualKey, server: &Server) -> bool {
-    server.allows_all_keys || key.manages() || key.document.object_permission.name(server)
+    server.allows_all_keys || key.manages() || key.document.granted_by(server).is_some()
 }

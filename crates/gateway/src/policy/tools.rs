@@ -182,6 +182,24 @@ impl ToolRules {
         })
     }
 
+    /// The tools that are in each of these lists only; `None` where there is no list.
+    pub fn in_each(names: impl FnOnce() -> Names, lists: &[&[String]]) -> Option<Self> {
+        let (first, rest) = lists.split_first()?;
+        let names = names();
+        let keys =
+            |tools: &[String]| -> HashSet<String> { tools.iter().map(|tool| names.key(tool)).collect() };
+        let mut only = keys(first);
+        for list in rest {
+            let keys = keys(list);
+            only.retain(|key| keys.contains(key));
+        }
+        Some(Self {
+            names,
+            which: Which::Only(only),
+            parameters: HashMap::new(),
+        })
+    }
+
     /// Whether this tool is shown and may be called. `tool` is the server's own name for it, or that with the server's
     /// name before it.
     pub fn permits(&self, tool: &str) -> bool {

@@ -79,6 +79,8 @@ pub struct Server {
     pub bridged: Option<Arc<Bridge>>,
     /// Whether every gateway key may use it.
     pub allows_all_keys: bool,
+    /// See [`ServerSettings::has_derived_id`].
+    pub has_derived_id: bool,
     /// Where it is configured.
     pub provenance: Provenance,
     /// Its fields as they may be shown.
@@ -216,6 +218,12 @@ impl Registry {
 
     fn by_id_or_name(&self, text: &str) -> Option<&Arc<Server>> {
         self.by_id(text).or_else(|| self.by_name(text))
+    }
+
+    /// The server with this id, name or alias, whoever asks, if it is not only tried.
+    pub fn named(&self, text: &str) -> Option<&Arc<Server>> {
+        let found = self.by_id(text).filter(|server| !server.provenance.is_trial());
+        found.or_else(|| self.by_name(text))
     }
 
     /// The server with this id, whoever asks, one that is only tried among them.
@@ -533,6 +541,7 @@ impl Server {
             shared: settings.shared,
             bridged: bridge,
             allows_all_keys: settings.allows_all_keys,
+            has_derived_id: settings.has_derived_id,
             provenance: settings.provenance,
             shown: settings.shown,
             warnings: settings.warnings,

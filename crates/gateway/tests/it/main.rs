@@ -62,6 +62,7 @@ mod harness;
 mod keep_alive;
 mod kept;
 mod kept_harness;
+mod key_names;
 mod key_permissions;
 mod keys;
 mod listing;

@@ -10,8 +10,9 @@ pub(crate) use permissions::PermissionChange;
 
 use super::api::Change;
 use super::users::{self, litellm_role, user_id};
-use super::{changed, stored, utc};
-use crate::admission::keys::{KeyDocument, PREFIX, Permissions, Role, digest_of};
+use super::{changed, of_store, stored, utc};
+use crate::admission::keys::{PREFIX, Role, digest_of};
+use crate::admission::permissions::{KeyDocument, Meaning, Permissions};
 use crate::app::Worker;
 use crate::audit::Actor;
 use crate::ids::{RequestId, random_hex};
@@ -198,6 +199,7 @@ impl Rows {
         let parsed = serde_json::from_str(&row.document);
         let unreadable = parsed.is_err();
         let document: KeyDocument = parsed.unwrap_or_default();
+        let registry = &worker.live.app().registry;
         let here = worker.app.keys.by_id(&row.id).and_then(|key| key.last_used());
         let last_used = here.max(self.uses.get(&row.id).copied());
         KeyView {
@@ -207,7 +209,7 @@ impl Rows {
             key_alias: row.alias.clone(),
             user_id: row.user_id.as_ref().map(UserId::to_string),
             user_role: litellm_role(if unreadable { Role::Member } else { role }),
-            object_permission: document.object_permission,
+            object_permission: document.said_now(registry),
             rpm_limit: document.rpm_limit.map(NonZeroU32::get),
             metadata: document.metadata,
             expires: row.expires_at.and_then(utc),
@@ -266,15 +268,15 @@ pub(crate) async fn create(
     new: NewKey,
 ) -> Result<MadeKey, Refusal> {
     let now = worker.app.clock.unix_seconds();
-    let app = worker.live.app();
-    let document = KeyDocument {
-        object_permission: new
-            .object_permission
-            .unwrap_or_default()
-            .applied(Permissions::default(), &app.registry)?,
+    let mut document = KeyDocument {
         rpm_limit: new.rpm_limit.map(rpm_limit).transpose()?,
         metadata: new.metadata.unwrap_or_default(),
+        ..KeyDocument::default()
     };
+    if let Some(permissions) = new.object_permission {
+        look(worker).await?;
+        permissions.put_into(&mut document, &worker.live.app().registry)?;
+    }
     let owner = named(new.user_id).map(user_id).transpose()?;
     let text = Fresh::random()?;
     let row = NewApiKey {
@@ -314,6 +316,9 @@ pub(crate) async fn update(
 ) -> Result<KeyView, Refusal> {
     let now = worker.app.clock.unix_seconds();
     let key_id = id_of(worker, &change.key).await?;
+    if change.object_permission.value().is_some() {
+        look(worker).await?;
+    }
     let expires_at = match &change.duration {
         Change::Keep => Change::Keep,
         Change::Clear => Change::Clear,
@@ -426,6 +431,11 @@ pub(crate) async fn delete(
     Ok(ids)
 }
 
+/// Names mean the servers that have them now, whichever replica gave them those.
+async fn look(worker: &Worker) -> Result<(), Refusal> {
+    worker.live.look().await.map_err(of_store)
+}
+
 /// The id of the key that has this text; else the text is an id itself.
 async fn id_of(worker: &Worker, key: &str) -> Result<String, Refusal> {
     if !key.starts_with(PREFIX) {
@@ -482,11 +492,14 @@ fn document_after(worker: &Worker, before: &str, change: &KeyChange) -> Result<O
         (Err(_), _) => KeyDocument::default(),
     };
     let app = worker.live.app();
-    document.object_permission = match change.object_permission.clone() {
-        Change::Keep => document.object_permission,
-        Change::Clear => Permissions::default(),
-        Change::Set(permissions) => permissions.applied(document.object_permission, &app.registry)?,
-    };
+    match change.object_permission.clone() {
+        Change::Keep => {}
+        Change::Clear => {
+            document.object_permission = Permissions::default();
+            document.meaning = Meaning::default();
+        }
+        Change::Set(permissions) => permissions.put_into(&mut document, &app.registry)?,
+    }
     document.rpm_limit = change
         .rpm_limit
         .clone()

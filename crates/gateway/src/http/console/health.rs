@@ -2,7 +2,7 @@
 
 use super::Answer;
 use super::layout::Section;
-use super::parts::{Tone, chip, facts, note, table, time};
+use super::parts::{Tone, chip, encoded, facts, note, table, time};
 use super::session::{AdminVisit, Visit};
 use crate::config::{LeftOut, Problem, Severity};
 use crate::credentials::CredentialSource;
@@ -45,6 +45,7 @@ pub(super) async fn page(AdminVisit { visit, .. }: AdminVisit) -> Answer {
     let content = html! {
         div.head { h1 { "Health" } (overall(&status, &kept, &judged.left_out)) }
         (configuration(&visit, &status, &judged.findings, &judged.left_out))
+        (idle_limits(&visit))
         div.cards {
             (gateway(&visit).await)
             (database(&status, &kept))
@@ -189,6 +190,31 @@ fn replicas(visit: &Visit, kept: &Result<Kept, Refusal>) -> Markup {
                 (note(Tone::Warn, &html! { p { "Not all replicas have the same configuration." } }))
             }
             (table("Replicas", &["Address", "Version", "Configuration", "Started", "Last heard"], &rows))
+        }
+    }
+}
+
+/// Limits of keys that were for servers which are gone, or called otherwise in the file.
+fn idle_limits(visit: &Visit) -> Markup {
+    let app = visit.worker.live.app();
+    let mut keys = app.keys.all();
+    keys.retain(|key| !key.document.idle_limits(&app.registry).is_empty());
+    keys.sort_by(|a, b| (&a.alias, &a.id).cmp(&(&b.alias, &b.id)));
+    html! {
+        @if !keys.is_empty() {
+            section.note.warn aria-labelledby="limits" {
+                h2 #limits { "Tool limits for no server" }
+                p { "These keys have tool limits for servers that there are not. A server that has another name and id now \
+                    is not limited by them; say the limits again for it, or take them away." }
+                ul {
+                    @for key in &keys {
+                        li {
+                            a href={ "/ui/keys/" (encoded(&key.id)) } { (key.alias.as_deref().unwrap_or(&key.id)) }
+                            ": " (key.document.idle_limits(&app.registry).join(", "))
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::parts::{
     Field, Question, Tone, at, button, check, chip, copied, empty, encoded, facts, note, table,
 };
 use super::session::{AdminVisit, Visit};
-use crate::admission::keys::Permissions;
+use crate::admission::permissions::Permissions;
 use crate::http::admin::api::Change;
 use crate::http::admin::keys::{self, KeyChange, KeyFilter, KeyView, MadeKey, NewKey, PermissionChange};
 use crate::web::error::{ErrorCode, Refusal};

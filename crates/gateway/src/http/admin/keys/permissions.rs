@@ -1,15 +1,14 @@
 //! `object_permission` as it is asked for: judged against the servers that there are, and put over what was there.
 
 use super::super::api::{Change, says_something};
-use crate::admission::keys::Permissions;
+use crate::admission::permissions::{KeyDocument, meanings};
 use crate::config::nearest;
-use crate::registry::{Registry, Server};
+use crate::registry::Registry;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// As much of a name as a message repeats, and so many of them.
 const NAME_SHOWN: usize = 100;
@@ -44,10 +43,27 @@ pub(crate) struct PermissionChange {
 }
 
 impl PermissionChange {
-    /// What is there after the change. Names that are new to it have to be known.
-    pub(super) fn applied(self, before: Permissions, registry: &Registry) -> Result<Permissions, Refusal> {
+    /// Puts the change into a key's document. Its names have to be known, and mean the servers that have them now.
+    pub(super) fn put_into(self, document: &mut KeyDocument, registry: &Registry) -> Result<(), Refusal> {
+        self.judge(registry)?;
+        let (said, meaning) = (&mut document.object_permission, &mut document.meaning);
+        if self.mcp_servers != Change::Keep {
+            said.mcp_servers = self.mcp_servers.over(None).unwrap_or_default();
+            meaning.mcp_servers = meanings(registry, &said.mcp_servers);
+        }
+        if self.mcp_access_groups != Change::Keep {
+            said.mcp_access_groups = self.mcp_access_groups.over(None).unwrap_or_default();
+        }
+        if self.mcp_tool_permissions != Change::Keep {
+            said.mcp_tool_permissions = self.mcp_tool_permissions.over(None).unwrap_or_default();
+            meaning.mcp_tool_permissions = meanings(registry, said.mcp_tool_permissions.keys());
+        }
+        Ok(())
+    }
+
+    fn judge(&self, registry: &Registry) -> Result<(), Refusal> {
         foreign(&self.others)?;
-        let names = Names(registry.all());
+        let names = Names(registry);
         let mut unknown = Vec::new();
         if let Change::Set(servers) = &self.mcp_servers {
             unknown.extend(servers.iter().filter_map(|name| names.unknown_server(name)));
@@ -59,29 +75,14 @@ impl PermissionChange {
             unknown.extend(tools.keys().filter_map(|name| names.unknown_server(name)));
             names.each_once(tools)?;
         }
-        if !unknown.is_empty() {
-            unknown.truncate(NAMES_SHOWN);
-            return Err(Refusal::because(
-                ErrorCode::UnknownName,
-                format!("object_permission: {}.", unknown.join("; ")),
-            ));
+        if unknown.is_empty() {
+            return Ok(());
         }
-        let Permissions {
-            mcp_servers,
-            mcp_access_groups,
-            mcp_tool_permissions,
-        } = before;
-        Ok(Permissions {
-            mcp_servers: self.mcp_servers.over(Some(mcp_servers)).unwrap_or_default(),
-            mcp_access_groups: self
-                .mcp_access_groups
-                .over(Some(mcp_access_groups))
-                .unwrap_or_default(),
-            mcp_tool_permissions: self
-                .mcp_tool_permissions
-                .over(Some(mcp_tool_permissions))
-                .unwrap_or_default(),
-        })
+        unknown.truncate(NAMES_SHOWN);
+        Err(Refusal::because(
+            ErrorCode::UnknownName,
+            format!("object_permission: {}.", unknown.join("; ")),
+        ))
     }
 }
 
@@ -102,26 +103,27 @@ fn foreign(others: &Map<String, Value>) -> Result<(), Refusal> {
 }
 
 /// The names that there are.
-struct Names<'r>(&'r [Arc<Server>]);
+struct Names<'r>(&'r Registry);
 
 impl Names<'_> {
     fn unknown_server(&self, name: &str) -> Option<String> {
-        let all = self.0.iter();
+        let all = self.0.all().iter();
         let names = all.flat_map(|server| [Some(&*server.name), server.alias.as_deref(), Some(&*server.id)]);
-        (!self.0.iter().any(|server| server.goes_by(name)))
-            .then(|| unknown("MCP server", name, names.flatten()))
+        let is_known = self.0.named(name).is_some();
+        (!is_known).then(|| unknown("MCP server", name, names.flatten()))
     }
 
     fn unknown_group(&self, name: &str) -> Option<String> {
-        let mut groups = self.0.iter().flat_map(|server| &server.shared.groups);
+        let mut groups = self.0.all().iter().flat_map(|server| &server.shared.groups);
         (!groups.clone().any(|group| group == name))
             .then(|| unknown("group", name, groups.by_ref().map(String::as_str)))
     }
 
-    /// One list for each server, since the second would not count; and none that could be meant for all tools.
+    /// One list for each server, since of two none would say which tools there are; and none that could be meant for all.
     fn each_once(&self, tools: &BTreeMap<String, Vec<String>>) -> Result<(), Refusal> {
-        for server in self.0 {
-            let mut lists = tools.keys().filter(|name| server.goes_by(name));
+        for server in self.0.all() {
+            let is_it = |name: &&String| self.0.named(name).is_some_and(|named| named.id == server.id);
+            let mut lists = tools.keys().filter(is_it);
             if let (Some(_), Some(_)) = (lists.next(), lists.next()) {
                 let message = format!(
                     "object_permission.mcp_tool_permissions names the MCP server {} twice.",
