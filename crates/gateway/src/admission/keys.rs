@@ -115,9 +115,9 @@ impl VirtualKey {
         &self.digest
     }
 
-    /// Whether it is for some servers alone, and so not for all that its owner has.
+    /// See [`KeyDocument::is_narrowed`].
     pub fn is_narrowed(&self) -> bool {
-        !self.document.object_permission.is_empty()
+        self.document.is_narrowed()
     }
 
     /// Whether its holder manages the gateway: an admin's key that is for nothing in particular. One that was narrowed

@@ -98,6 +98,8 @@ pub struct KeyDocument {
     pub object_permission: Permissions,
     /// Which servers that meant.
     pub meaning: Meaning,
+    /// Whether it was said at all, and so narrows the key down, be it to nothing.
+    pub narrowed: bool,
     /// Requests a minute.
     pub rpm_limit: Option<NonZeroU32>,
     /// The operator's own notes.
@@ -105,6 +107,11 @@ pub struct KeyDocument {
 }
 
 impl KeyDocument {
+    /// Whether the key is for some servers alone, and so not for all that its owner has.
+    pub fn is_narrowed(&self) -> bool {
+        self.narrowed || !self.object_permission.is_empty()
+    }
+
     /// Which of the lists has this server, if one has.
     pub fn granted_by(&self, server: &Server) -> Option<&'static str> {
         let said = &self.object_permission;

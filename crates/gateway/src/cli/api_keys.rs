@@ -125,13 +125,7 @@ where
 
 impl Create {
     fn into_new(self) -> NewKey {
-        let list = |names: Vec<String>| {
-            if names.is_empty() {
-                Change::Keep
-            } else {
-                Change::Set(names)
-            }
-        };
+        let says_nothing = self.servers.is_empty() && self.groups.is_empty() && self.tools.is_empty();
         let mut tools: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (server, tool) in self.tools {
             tools.entry(server).or_default().push(tool);
@@ -140,14 +134,10 @@ impl Create {
             key_alias: self.alias,
             user_id: self.user,
             duration: self.duration,
-            object_permission: Some(PermissionChange {
-                mcp_servers: list(self.servers),
-                mcp_access_groups: list(self.groups),
-                mcp_tool_permissions: if tools.is_empty() {
-                    Change::Keep
-                } else {
-                    Change::Set(tools)
-                },
+            object_permission: (!says_nothing).then(|| PermissionChange {
+                mcp_servers: Change::Set(self.servers),
+                mcp_access_groups: Change::Set(self.groups),
+                mcp_tool_permissions: Change::Set(tools),
                 ..PermissionChange::default()
             }),
             rpm_limit: self.rpm_limit,

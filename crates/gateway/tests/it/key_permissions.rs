@@ -3,6 +3,7 @@
 
 use crate::api_keys::{ask, call, called, get, made, post};
 use crate::by_hand::Watched;
+use crate::console_harness::{Person, count};
 use crate::harness::{Got, KEY, Start, TestGateway, assert_nothing_secret_logged, entry, got, keyed};
 use crate::kept_harness::Lasting;
 use proptest::collection::{btree_map, vec};
@@ -29,7 +30,7 @@ fn servers(upstream: &Upstream) -> String {
         + &entry("d", &format!("url: {url}\nallow_all_keys: true"))
 }
 
-/// What a key says, and what its owner is.
+/// What a key says, and what its owner is: said at all, an admin's key has no more than a member's.
 #[derive(Debug, Clone)]
 struct Case {
     servers: Vec<&'static str>,
@@ -39,16 +40,9 @@ struct Case {
 }
 
 impl Case {
-    fn names_nothing(&self) -> bool {
-        self.servers.is_empty() && self.groups.is_empty() && self.tools.is_empty()
-    }
-
     /// The tools of `server` that the key may use, if it may use the server.
     fn of(&self, server: &str) -> Option<BTreeSet<&'static str>> {
         let all = || Some(TOOLS.into_iter().collect());
-        if self.names_nothing() && self.is_admin {
-            return all();
-        }
         let is_it = |name: &str| match name {
             "id-a" => server == "a",
             "cc" => server == "c",
@@ -243,6 +237,113 @@ async fn every_door_holds_what_the_key_says() {
         holds(&gateway, &key, &case).await;
         upstream.assert_never_seen(&key);
     }
+}
+
+#[tokio::test]
+async fn an_admins_key_for_nothing_manages_nothing() {
+    let upstream = Upstream::start().await;
+    let gateway = Start::new(keyed(&servers(&upstream))).start().await;
+    let root = json!({"user_id": "root", "user_role": "admin", "auto_create_key": false});
+    post(&gateway, "/user/new", root).await;
+    let manages = async |key: &str| {
+        let listed = ask(&gateway, key, Method::GET, "/key/list", Value::Null).await;
+        let (a, d) = (
+            call(&gateway, key, "/a/mcp").await,
+            call(&gateway, key, "/d/mcp").await,
+        );
+        assert_eq!(d, 200);
+        assert_eq!(listed.status == 200, a == 200, "{listed:?}");
+        listed.status == 200
+    };
+    let (whole, whole_id) = made(&gateway, json!({"user_id": "root"})).await;
+    assert!(manages(&whole).await);
+    for nothing in [
+        json!({}),
+        json!({"mcp_servers": []}),
+        json!({"mcp_servers": [], "mcp_access_groups": [], "mcp_tool_permissions": {}}),
+        json!({"mcp_servers": null}),
+    ] {
+        let body = json!({"user_id": "root", "object_permission": nothing});
+        let (key, id) = made(&gateway, body).await;
+        assert!(!manages(&key).await, "{nothing}");
+        let info = get(&gateway, &format!("/key/info?key={id}")).await;
+        assert_eq!(info.body["info"]["narrowed"], true);
+        for (field, value) in [
+            ("key_alias", json!(id)),
+            ("rpm_limit", json!(1000)),
+            ("user_id", json!("root")),
+            ("metadata", json!({"a": 1})),
+            ("blocked", json!(false)),
+            ("object_permission", json!({})),
+        ] {
+            assert_eq!(
+                post(&gateway, "/key/update", json!({"key": id, field: value}))
+                    .await
+                    .status,
+                200
+            );
+            assert!(!manages(&key).await, "{nothing} {field}");
+        }
+        // It does not let itself out.
+        let out = json!({"key": id, "object_permission": null});
+        let refused = ask(&gateway, &key, Method::POST, "/key/update", out.clone()).await;
+        assert_eq!(refused.code(), "admin_required");
+        assert_eq!(post(&gateway, "/key/update", out).await.status, 200);
+        assert!(manages(&key).await);
+    }
+    let narrowed = json!({"key": whole_id, "object_permission": {}});
+    assert_eq!(post(&gateway, "/key/update", narrowed).await.status, 200);
+    assert!(!manages(&whole).await);
+}
+
+#[tokio::test]
+async fn a_key_for_a_deleted_server_stays_narrowed() {
+    let upstream = Upstream::start().await;
+    let gateway = Start::new(keyed(&servers(&upstream))).start().await;
+    let root = json!({"user_id": "root", "user_role": "admin", "auto_create_key": false});
+    post(&gateway, "/user/new", root).await;
+    let added = json!({"server_name": "late", "url": upstream.url()});
+    let added = post(&gateway, "/v1/mcp/server", added).await;
+    assert_eq!(added.status, 201, "{added:?}");
+    let only = json!({"user_id": "root", "object_permission": {"mcp_servers": ["late"]}});
+    let (key, id) = made(&gateway, only).await;
+    let path = format!(
+        "/v1/mcp/server/{}",
+        added.body["server_id"].as_str().expect("an id")
+    );
+    assert_eq!(
+        ask(&gateway, KEY, Method::DELETE, &path, Value::Null)
+            .await
+            .status,
+        202
+    );
+    // The admin says what is left of it, which is nothing.
+    for body in [
+        json!({"key": id, "key_alias": "x"}),
+        json!({"key": id, "object_permission": {"mcp_servers": []}}),
+    ] {
+        assert_eq!(post(&gateway, "/key/update", body).await.status, 200);
+        let refused = ask(&gateway, &key, Method::GET, "/key/list", Value::Null).await;
+        assert_eq!(refused.code(), "admin_required");
+        assert_eq!(call(&gateway, &key, "/a/mcp").await, 403);
+    }
+    // The form keeps it so, and says so.
+    let operator = Person::operator(&gateway).await;
+    let edit = format!("/ui/keys/{id}/edit");
+    assert_eq!(
+        count(&operator.page(&edit).await, "input[name=narrowed][checked]"),
+        1
+    );
+    let filled = [
+        ("alias", "y"),
+        ("user", "root"),
+        ("duration", "keep"),
+        ("narrowed", "yes"),
+    ];
+    operator.done(&edit, &filled).await;
+    assert_eq!(call(&gateway, &key, "/a/mcp").await, 403);
+    operator.done(&edit, &filled[..3]).await;
+    assert_eq!(call(&gateway, &key, "/a/mcp").await, 200);
 }
 
 #[tokio::test]

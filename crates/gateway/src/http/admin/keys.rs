@@ -43,7 +43,8 @@ pub(crate) struct NewKey {
     pub(crate) user_id: Option<String>,
     /// How long it counts: 30s, 15m, 12h, 30d, 4w or 1mo. Without one it has no end.
     pub(crate) duration: Option<String>,
-    /// Which servers and tools it is for. Without it: those with `allow_all_keys`; for an admin everything.
+    /// Which servers and tools it is for. Without it: those with `allow_all_keys`; for an admin everything. With it, be
+    /// it empty, an admin's key manages nothing.
     pub(crate) object_permission: Option<PermissionChange>,
     /// Requests a minute, for each replica of the gateway.
     #[schemars(range(min = 1))]
@@ -69,7 +70,7 @@ pub(crate) struct KeyChange {
     /// How long it counts from now on.
     #[serde(default)]
     pub(crate) duration: Change<String>,
-    /// Which servers and tools it is for; members that are left out stay.
+    /// Which servers and tools it is for; members that are left out stay. Null makes it a key for nothing in particular.
     #[serde(default)]
     pub(crate) object_permission: Change<PermissionChange>,
     /// Requests a minute, for each replica of the gateway.
@@ -97,6 +98,7 @@ pub(crate) struct KeyFilter {
 
 /// A key without what is secret about it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a member of its own")]
 pub(crate) struct KeyView {
     /// Its id, which stays when it is rotated.
     pub(crate) key_id: String,
@@ -109,6 +111,8 @@ pub(crate) struct KeyView {
     /// The owner's role, by LiteLLM's name.
     pub(crate) user_role: &'static str,
     pub(crate) object_permission: Permissions,
+    /// Whether `object_permission` was given, be it empty: the key is for what it names, and manages nothing.
+    pub(crate) narrowed: bool,
     pub(crate) rpm_limit: Option<u32>,
     pub(crate) metadata: Map<String, Value>,
     /// When it is over.
@@ -210,6 +214,7 @@ impl Rows {
             user_id: row.user_id.as_ref().map(UserId::to_string),
             user_role: litellm_role(if unreadable { Role::Member } else { role }),
             object_permission: document.said_now(registry),
+            narrowed: document.is_narrowed(),
             rpm_limit: document.rpm_limit.map(NonZeroU32::get),
             metadata: document.metadata,
             expires: row.expires_at.and_then(utc),
@@ -497,6 +502,7 @@ fn document_after(worker: &Worker, before: &str, change: &KeyChange) -> Result<O
         Change::Clear => {
             document.object_permission = Permissions::default();
             document.meaning = Meaning::default();
+            document.narrowed = false;
         }
         Change::Set(permissions) => permissions.put_into(&mut document, &app.registry)?,
     }

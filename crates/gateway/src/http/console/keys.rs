@@ -11,6 +11,7 @@ use super::session::{AdminVisit, Visit};
 use crate::admission::permissions::Permissions;
 use crate::http::admin::api::Change;
 use crate::http::admin::keys::{self, KeyChange, KeyFilter, KeyView, MadeKey, NewKey, PermissionChange};
+use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
 use axum::extract::Path;
 use maud::{Markup, html};
@@ -38,6 +39,8 @@ struct Form {
     servers: Vec<String>,
     groups: Vec<String>,
     tools: String,
+    /// Only what is named, be it nothing.
+    narrowed: bool,
 }
 
 /// `GET /ui/keys`.
@@ -121,7 +124,7 @@ fn scope(key: &KeyView) -> String {
     names.extend(mcp_access_groups.iter().map(String::as_str));
     names.extend(mcp_tool_permissions.keys().map(String::as_str));
     match (names.is_empty(), key.user_role) {
-        (true, "proxy_admin") => "everything (admin)".to_owned(),
+        (true, "proxy_admin") if !key.narrowed => "everything (admin)".to_owned(),
         (true, _) => "servers for all keys".to_owned(),
         (false, _) => names.join(", "),
     }
@@ -156,7 +159,7 @@ pub(super) async fn create(AdminVisit { visit, actor }: AdminVisit, fields: Fiel
             key_alias: filled(&form_.alias),
             user_id: filled(&form_.user),
             duration: filled(&form_.duration),
-            object_permission: Some(form_.permissions()?),
+            object_permission: form_.permissions()?,
             rpm_limit: form_.rpm()?,
             ..NewKey::default()
         };
@@ -271,7 +274,7 @@ pub(super) async fn update(
                 KEEP => Change::Keep,
                 duration => set(duration),
             },
-            object_permission: Change::Set(form_.permissions()?),
+            object_permission: form_.permissions()?.map_or(Change::Clear, Change::Set),
             rpm_limit: form_.rpm()?.map_or(Change::Clear, Change::Set),
             ..KeyChange::default()
         };
@@ -373,6 +376,7 @@ impl Form {
             servers: fields.all("server").map(str::to_owned).collect(),
             groups: fields.all("group").map(str::to_owned).collect(),
             tools: text("tools"),
+            narrowed: fields.has("narrowed"),
         }
     }
 
@@ -391,6 +395,7 @@ impl Form {
             servers: key.object_permission.mcp_servers.clone(),
             groups: key.object_permission.mcp_access_groups.clone(),
             tools: tools.join("\n"),
+            narrowed: key.narrowed,
         }
     }
 
@@ -401,14 +406,19 @@ impl Form {
             .transpose()
     }
 
-    /// Everything that the form says: what is not ticked is not meant.
-    fn permissions(&self) -> Result<PermissionChange, Refusal> {
-        Ok(PermissionChange {
+    /// Everything that the form says: what is not ticked is not meant. `None` where that narrows nothing down.
+    fn permissions(&self) -> Result<Option<PermissionChange>, Refusal> {
+        let tools = self.tools()?;
+        let says_nothing = self.servers.is_empty() && self.groups.is_empty() && tools.is_empty();
+        if says_nothing && !self.narrowed {
+            return Ok(None);
+        }
+        Ok(Some(PermissionChange {
             mcp_servers: Change::Set(self.servers.clone()),
             mcp_access_groups: Change::Set(self.groups.clone()),
-            mcp_tool_permissions: Change::Set(self.tools()?),
+            mcp_tool_permissions: Change::Set(tools),
             ..PermissionChange::default()
-        })
+        }))
     }
 
     /// `server: tool, tool`, one server a line.
@@ -462,10 +472,15 @@ fn form(visit: &Visit, form_: &Form, action: &str, title: &str, wrong: Option<&R
         .collect();
     groups.sort_unstable();
     groups.dedup();
-    let gone = form_
-        .servers
-        .iter()
-        .filter(|name| !servers.iter().any(|server| server.goes_by(name)));
+    let now = |name: &String| visit.servers().by_id_or_name(name);
+    let named = |server: &Server| {
+        form_
+            .servers
+            .iter()
+            .filter_map(now)
+            .any(|one| one.id == server.id)
+    };
+    let gone = form_.servers.iter().filter(|name| now(name).is_none());
     let mut durations = DURATIONS.to_vec();
     if action != "/ui/keys" {
         durations.insert(0, (KEEP, "as it is"));
@@ -489,8 +504,9 @@ fn form(visit: &Visit, form_: &Form, action: &str, title: &str, wrong: Option<&R
             fieldset {
                 legend { "Servers" }
                 p.quiet { "With nothing ticked here and below: the servers that are for all keys; for an admin everything." }
+                (check("narrowed", "yes", "Only what is ticked, be it nothing: an admin's key then manages nothing", form_.narrowed))
                 @for server in &servers {
-                    @let ticked = form_.servers.iter().any(|name| server.goes_by(name));
+                    @let ticked = named(server);
                     (check("server", &server.name, &server.name, ticked))
                 }
                 @for name in gone { (check("server", name, &format!("{name} (not there any more)"), true)) }

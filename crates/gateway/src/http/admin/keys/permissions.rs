@@ -46,6 +46,7 @@ impl PermissionChange {
     /// Puts the change into a key's document. Its names have to be known, and mean the servers that have them now.
     pub(super) fn put_into(self, document: &mut KeyDocument, registry: &Registry) -> Result<(), Refusal> {
         self.judge(registry)?;
+        document.narrowed = true;
         let (said, meaning) = (&mut document.object_permission, &mut document.meaning);
         if self.mcp_servers != Change::Keep {
             said.mcp_servers = self.mcp_servers.over(None).unwrap_or_default();

@@ -31,7 +31,7 @@ impl Eyes {
             return Self::Manager;
         }
         match &admission.principal {
-            Principal::Key(key) if !key.document.object_permission.is_empty() => Self::Narrow,
+            Principal::Key(key) if key.is_narrowed() => Self::Narrow,
             _ => Self::Member,
         }
     }

@@ -132,7 +132,7 @@ fn unusable(name: &str) -> Refusal {
 /// is theirs: it would not be any more.
 fn may_act_as(visit: &Visit, key: &VirtualKey) -> bool {
     let is_narrowed = match &visit.admission.principal {
-        Principal::Key(own) => own.id != key.id && !own.document.object_permission.is_empty(),
+        Principal::Key(own) => own.id != key.id && own.is_narrowed(),
         _ => false,
     };
     let is_own = key.user.is_some() && key.user.as_ref() == visit.user();
