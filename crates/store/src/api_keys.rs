@@ -2,10 +2,11 @@
 //! text about what they may do. The keys that rows are sealed with are in [`crate::keys`].
 
 use crate::changes::{Kind, hold};
-use crate::database::{execute, execute_in, rows};
+use crate::database::{Transaction, execute_in, rows};
 use crate::error::StoreError;
 use crate::ids::{UserId, name, optional, text};
 use crate::store::{Store, Version, digest, integer, time};
+use crate::users::{self, NewUser};
 use std::collections::BTreeMap;
 
 /// A key.
@@ -121,6 +122,55 @@ fn alias(alias: Option<&String>) -> Result<Option<&str>, StoreError> {
     alias.map(|alias| name("alias", alias)).transpose()
 }
 
+/// Puts a new row.
+pub(crate) async fn insert(
+    within: &mut Transaction,
+    key: &NewApiKey,
+    now: u64,
+) -> Result<Version, StoreError> {
+    let version = Version::first(now)?;
+    let sql = "INSERT INTO api_keys (id, digest, hint, alias, user_id, document, blocked, expires_at, \
+         created_at, created_by, updated_at, version) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $9, $11)";
+    execute_in!(
+        within,
+        sql,
+        name("key id", &key.id)?,
+        &key.digest[..],
+        text("hint", &key.hint)?,
+        alias(key.alias.as_ref())?,
+        key.user_id.as_ref().map(UserId::as_str),
+        text("document", &key.document)?,
+        key.blocked,
+        key.expires_at.map(integer),
+        integer(now),
+        optional("maker", key.created_by.as_ref())?,
+        version.0
+    )?;
+    Ok(version)
+}
+
+/// Writes over the version that `key` names, if that is there.
+async fn update(within: &mut Transaction, key: &ApiKey, now: u64) -> Result<Option<Version>, StoreError> {
+    let next = key.version.next();
+    let sql = "UPDATE api_keys SET alias = $1, user_id = $2, document = $3, blocked = $4, expires_at = $5, \
+         updated_at = $6, version = $7 WHERE id = $8 AND version = $9";
+    let done = execute_in!(
+        within,
+        sql,
+        alias(key.alias.as_ref())?,
+        key.user_id.as_ref().map(UserId::as_str),
+        text("document", &key.document)?,
+        key.blocked,
+        key.expires_at.map(integer),
+        integer(now),
+        next.0,
+        text("key id", &key.id)?,
+        key.version.0
+    )?;
+    Ok((done == 1).then_some(next))
+}
+
 impl Store {
     /// Every key, by id.
     pub async fn api_keys(&self) -> Result<Vec<ApiKey>, StoreError> {
@@ -138,50 +188,74 @@ impl Store {
         found.into_iter().next().map(api_key).transpose()
     }
 
-    /// Keeps a new key. [`StoreError::Taken`] when there is one with its id, digest or alias.
+    /// The key with this digest.
+    pub async fn api_key_with_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>, StoreError> {
+        let sql = select!("WHERE digest = $1");
+        let found = rows!(reader, &self.database, Row, sql, &digest[..])?;
+        found.into_iter().next().map(api_key).transpose()
+    }
+
+    /// A person's keys, by id.
+    pub async fn api_keys_of(&self, user: &UserId) -> Result<Vec<ApiKey>, StoreError> {
+        let sql = select!("WHERE user_id = $1");
+        let found = rows!(reader, &self.database, Row, sql, user.as_str())?;
+        let mut keys = found.into_iter().map(api_key).collect::<Result<Vec<_>, _>>()?;
+        keys.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(keys)
+    }
+
+    /// Keeps a new key, whether or not its owner is written down. [`StoreError::Taken`] when there is one with its id,
+    /// digest or alias.
     pub async fn put_api_key(&self, key: &NewApiKey, now: u64) -> Result<Version, StoreError> {
-        let version = Version::first(now)?;
-        let sql = "INSERT INTO api_keys (id, digest, hint, alias, user_id, document, blocked, expires_at, \
-             created_at, created_by, updated_at, version) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $9, $11)";
-        execute!(
-            &self.database,
-            sql,
-            name("key id", &key.id)?,
-            &key.digest[..],
-            text("hint", &key.hint)?,
-            alias(key.alias.as_ref())?,
-            key.user_id.as_ref().map(UserId::as_str),
-            text("document", &key.document)?,
-            key.blocked,
-            key.expires_at.map(integer),
-            integer(now),
-            optional("maker", key.created_by.as_ref())?,
-            version.0
-        )?;
+        let mut transaction = self.database.begin().await?;
+        let version = insert(&mut transaction, key, now).await?;
+        transaction.commit().await?;
+        Ok(version)
+    }
+
+    /// [`Store::put_api_key`] for `owner`, who is written down with the same commit unless they are already: nobody
+    /// deletes them in between and leaves the key.
+    pub async fn put_api_key_of(
+        &self,
+        owner: &NewUser,
+        key: &NewApiKey,
+        now: u64,
+    ) -> Result<Version, StoreError> {
+        let mut transaction = self.database.begin().await?;
+        let within = &mut transaction;
+        hold(within, &[Kind::Users, Kind::Keys]).await?;
+        users::ensure(within, owner, now).await?;
+        let version = insert(within, key, now).await?;
+        transaction.commit().await?;
         Ok(version)
     }
 
     /// Writes the alias, owner, document, block and end of a key, if it is still at the version that `key` names.
     /// `None` when it is not, and then nothing is written. [`StoreError::Taken`] when another key has the alias.
     pub async fn update_api_key(&self, key: &ApiKey, now: u64) -> Result<Option<Version>, StoreError> {
-        let next = key.version.next();
-        let sql = "UPDATE api_keys SET alias = $1, user_id = $2, document = $3, blocked = $4, expires_at = $5, \
-             updated_at = $6, version = $7 WHERE id = $8 AND version = $9";
-        let done = execute!(
-            &self.database,
-            sql,
-            alias(key.alias.as_ref())?,
-            key.user_id.as_ref().map(UserId::as_str),
-            text("document", &key.document)?,
-            key.blocked,
-            key.expires_at.map(integer),
-            integer(now),
-            next.0,
-            text("key id", &key.id)?,
-            key.version.0
-        )?;
-        Ok((done == 1).then_some(next))
+        let mut transaction = self.database.begin().await?;
+        let next = update(&mut transaction, key, now).await?;
+        transaction.commit().await?;
+        Ok(next)
+    }
+
+    /// [`Store::update_api_key`] of a key that is given to `owner`, who is written down with the same commit unless they
+    /// are already.
+    pub async fn update_api_key_of(
+        &self,
+        owner: &NewUser,
+        key: &ApiKey,
+        now: u64,
+    ) -> Result<Option<Version>, StoreError> {
+        let mut transaction = self.database.begin().await?;
+        let within = &mut transaction;
+        hold(within, &[Kind::Users, Kind::Keys]).await?;
+        let Some(next) = update(within, key, now).await? else {
+            return Ok(None);
+        };
+        users::ensure(within, owner, now).await?;
+        transaction.commit().await?;
+        Ok(Some(next))
     }
 
     /// Puts another key in the place of the one with this id, which ends with it and with the console sessions that were
@@ -255,6 +329,13 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// When a key was last used, in seconds since 1970, if it was.
+    pub async fn key_used(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT used_at FROM key_uses WHERE key_id = $1";
+        let found = rows!(reader, &self.database, (i64,), sql, text("key id", id)?)?;
+        Ok(found.first().map(|(at,)| time(*at)))
     }
 
     /// When keys were last used, for those that were, by id.

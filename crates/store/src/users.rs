@@ -1,8 +1,9 @@
 //! People, as far as somebody wrote them down: a role and what they are called. A person may have grants and keys
 //! without being here.
 
+use crate::api_keys::{self, NewApiKey};
 use crate::changes::{Kind, hold};
-use crate::database::{execute, execute_in, rows, rows_in};
+use crate::database::{Transaction, execute, execute_in, rows, rows_in};
 use crate::error::StoreError;
 use crate::grants::Grant;
 use crate::ids::{ServerId, UserId, optional, text};
@@ -83,6 +84,43 @@ fn user(row: Row) -> User {
     }
 }
 
+macro_rules! insert {
+    ($rest:literal) => {
+        concat!(
+            "INSERT INTO users (id, role, alias, email, blocked, created_at, updated_at, version) \
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ",
+            $rest
+        )
+    };
+}
+
+async fn insert(
+    within: &mut Transaction,
+    sql: &'static str,
+    user: &NewUser,
+    now: u64,
+) -> Result<Version, StoreError> {
+    let version = Version::first(now)?;
+    execute_in!(
+        within,
+        sql,
+        user.id.as_str(),
+        text("role", &user.role)?,
+        optional("alias", user.alias.as_ref())?,
+        optional("email", user.email.as_ref())?,
+        user.blocked,
+        integer(now),
+        version.0
+    )?;
+    Ok(version)
+}
+
+/// Writes a person down who is not yet.
+pub(crate) async fn ensure(within: &mut Transaction, user: &NewUser, now: u64) -> Result<(), StoreError> {
+    let sql = insert!("ON CONFLICT (id) DO NOTHING");
+    insert(within, sql, user, now).await.map(drop)
+}
+
 impl Store {
     /// Every person, by id.
     pub async fn users(&self) -> Result<Vec<User>, StoreError> {
@@ -101,20 +139,25 @@ impl Store {
 
     /// Writes a person down. [`StoreError::Taken`] when they are.
     pub async fn put_user(&self, user: &NewUser, now: u64) -> Result<Version, StoreError> {
-        let version = Version::first(now)?;
-        let sql = "INSERT INTO users (id, role, alias, email, blocked, created_at, updated_at, version) \
-             VALUES ($1, $2, $3, $4, $5, $6, $6, $7)";
-        execute!(
-            &self.database,
-            sql,
-            user.id.as_str(),
-            text("role", &user.role)?,
-            optional("alias", user.alias.as_ref())?,
-            optional("email", user.email.as_ref())?,
-            user.blocked,
-            integer(now),
-            version.0
-        )?;
+        let mut transaction = self.database.begin().await?;
+        let version = insert(&mut transaction, insert!(""), user, now).await?;
+        transaction.commit().await?;
+        Ok(version)
+    }
+
+    /// [`Store::put_user`] with a first key, both or neither.
+    pub async fn put_user_with_key(
+        &self,
+        user: &NewUser,
+        key: &NewApiKey,
+        now: u64,
+    ) -> Result<Version, StoreError> {
+        let mut transaction = self.database.begin().await?;
+        let within = &mut transaction;
+        hold(within, &[Kind::Users, Kind::Keys]).await?;
+        let version = insert(within, insert!(""), user, now).await?;
+        api_keys::insert(within, key, now).await?;
+        transaction.commit().await?;
         Ok(version)
     }
 

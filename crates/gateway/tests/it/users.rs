@@ -3,8 +3,11 @@
 use crate::api_keys::{ask, call, called, get, made, post};
 use crate::harness::{KEY, Start, TestGateway, assert_nothing_secret_logged, entry, got, keyed};
 use crate::kept_harness::{Door, Site};
+use crate::people::{NOW, Town};
 use reqwest::Method;
+use secrecy::SecretSlice;
 use serde_json::{Value, json};
+use vestibule_store::{ServerId, UserId};
 use vestibule_testkit::Upstream;
 
 async fn start() -> (Upstream, TestGateway) {
@@ -414,5 +417,75 @@ async fn tokens_are_the_owners_and_go_with_them() {
     assert_eq!(call(&gateway, &bobs, "/one/mcp").await, 200);
     for key in [&ada, &adas_other, &bob, &machine, &elsewhere, KEY] {
         site.upstream.assert_never_seen(key);
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_be_written_down_keeps_what_they_had() {
+    let town = Town::new().await;
+    let gateway = town.start(keyed("")).start().await;
+    made(&gateway, json!({"key_alias": "taken"})).await;
+    let (ada, one) = (
+        UserId::new("ada").expect("an id"),
+        ServerId::new("one").expect("an id"),
+    );
+    let put = town.store.put_grant(&ada, &one, b"x", None, NOW);
+    put.await.expect("put");
+    let secret = SecretSlice::from(b"own key".to_vec());
+    let put = town.store.put_user_secret(&ada, &one, &secret, NOW);
+    put.await.expect("put");
+    let (key, _) = made(&gateway, json!({"key_alias": "theirs"})).await;
+    let refused = post(
+        &gateway,
+        "/user/new",
+        json!({"user_id": "ada", "key_alias": "taken"}),
+    )
+    .await;
+    assert_eq!(refused.code(), "alias_taken");
+    assert_eq!(town.store.user(&ada).await.expect("answers"), None);
+    assert_eq!(town.store.grants_of(&ada).await.expect("answers").len(), 1);
+    assert_eq!(town.store.user_secrets_of(&ada).await.expect("answers").len(), 1);
+    // Neither is a key given to somebody whom the same change cannot write down.
+    let refused = post(
+        &gateway,
+        "/key/update",
+        json!({"key": key, "user_id": "ada", "key_alias": "taken"}),
+    )
+    .await;
+    assert_eq!(refused.code(), "alias_taken");
+    assert_eq!(town.store.user(&ada).await.expect("answers"), None);
+}
+
+#[tokio::test]
+async fn no_key_is_of_somebody_who_was_deleted_meanwhile() {
+    let town = Town::new().await;
+    let (first, second) = (
+        town.start(keyed("")).start().await,
+        town.start(keyed("")).start().await,
+    );
+    for round in 0..8 {
+        let user = format!("u{round}");
+        let (_, spare) = made(&first, json!({})).await;
+        let (generated, updated, new, deleted, again) = tokio::join!(
+            post(&first, "/key/generate", json!({"user_id": user})),
+            post(&second, "/key/update", json!({"key": spare, "user_id": user})),
+            post(&second, "/user/new", json!({"user_id": user})),
+            post(&first, "/user/delete", json!({"user_ids": [user]})),
+            post(&second, "/user/delete", json!({"user_ids": [user]})),
+        );
+        for (done, allowed) in [
+            // Whoever asks for a key that was deleted before it could be shown, is told so.
+            (&generated, &[200, 404][..]),
+            (&updated, &[200, 404, 409]),
+            (&new, &[200, 404, 409]),
+            (&deleted, &[200, 404]),
+            (&again, &[200, 404]),
+        ] {
+            assert!(allowed.contains(&done.status), "{done:?}");
+        }
+        let owner = UserId::new(user.as_str()).expect("an id");
+        let keys = town.store.api_keys_of(&owner).await.expect("answers");
+        let written = town.store.user(&owner).await.expect("answers");
+        assert!(written.is_some() || keys.is_empty(), "{keys:?}");
     }
 }

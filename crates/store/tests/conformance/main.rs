@@ -74,6 +74,8 @@ on_both! {
     users::a_deletion_that_fails_deletes_nothing,
     users::people_are_deleted_beside_writers,
     users::what_came_while_a_deletion_waited_goes_too,
+    users::a_key_and_its_owner_come_together_or_not_at_all,
+    users::no_key_outlives_its_owner,
     servers::a_server_is_kept_and_changed,
     servers::no_two_servers_share_an_id_or_name,
     servers::a_server_that_does_not_open_hides_no_other,

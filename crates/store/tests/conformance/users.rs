@@ -6,7 +6,9 @@ use secrecy::{ExposeSecret, SecretSlice};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use vestibule_store::{ConsoleSession, NewApiKey, NewUser, RowFault, Store, StoreError, Unfit, Unique, User};
+use vestibule_store::{
+    ApiKey, ConsoleSession, NewApiKey, NewUser, RowFault, Store, StoreError, Unfit, Unique, User,
+};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -255,4 +257,145 @@ pub(crate) async fn what_came_while_a_deletion_waited_goes_too(place: &Place) {
     let ((), deleted) = tokio::join!(place.behind_until_waited_for(late, done), deletion);
     assert_eq!(deleted.grants.len(), 3);
     assert_eq!(left(&store, "ada").await, [0; 6]);
+}
+
+fn key_of(id: &str, byte: u8, owner: &str) -> NewApiKey {
+    NewApiKey {
+        user_id: Some(user(owner)),
+        ..new_key(id, byte)
+    }
+}
+
+fn named(key: NewApiKey, alias: &str) -> NewApiKey {
+    NewApiKey {
+        alias: Some(alias.to_owned()),
+        ..key
+    }
+}
+
+pub(crate) async fn a_key_and_its_owner_come_together_or_not_at_all(place: &Place) {
+    let store = place.open().await;
+    let other = named(new_key("other", 9), "taken");
+    store.put_api_key(&other, NOW).await.expect("put");
+
+    // Who was something already stays what they were.
+    let root = NewUser {
+        role: "admin".to_owned(),
+        blocked: true,
+        ..new_user("root")
+    };
+    let version = store.put_user(&root, NOW).await.expect("put");
+    let put = store
+        .put_api_key_of(&new_user("root"), &key_of("a", 1, "root"), NOW + 1)
+        .await;
+    put.expect("put");
+    let kept = get(&store, "root").await;
+    assert_eq!(
+        (&*kept.role, kept.blocked, kept.version),
+        ("admin", true, version)
+    );
+    let put = store
+        .put_api_key_of(&new_user("new"), &key_of("b", 2, "new"), NOW)
+        .await;
+    put.expect("put");
+    assert_eq!(left(&store, "new").await, [1, 0, 0, 1, 0, 0]);
+
+    // Neither, and nothing of what a person has who is not written down.
+    let (ada, one) = (user("ada"), server("one"));
+    store.put_grant(&ada, &one, b"x", None, NOW).await.expect("put");
+    let secret = SecretSlice::from(b"own key".to_vec());
+    store
+        .put_user_secret(&ada, &one, &secret, NOW)
+        .await
+        .expect("put");
+    let clashing = named(key_of("c", 3, "ada"), "taken");
+    for refused in [
+        store.put_api_key_of(&new_user("ada"), &clashing, NOW).await,
+        store.put_user_with_key(&new_user("ada"), &clashing, NOW).await,
+    ] {
+        assert!(matches!(refused, Err(StoreError::Taken(Unique::ApiKeyAlias))));
+        assert_eq!(left(&store, "ada").await, [0, 1, 1, 0, 0, 0]);
+    }
+    let put = store
+        .put_user_with_key(&new_user("root"), &key_of("d", 4, "root"), NOW)
+        .await;
+    assert!(matches!(put, Err(StoreError::Taken(Unique::UserId))));
+    assert_eq!(store.api_key("d").await.expect("answers"), None);
+    let put = store
+        .put_user_with_key(&new_user("ada"), &key_of("d", 4, "ada"), NOW)
+        .await;
+    put.expect("put");
+    assert_eq!(left(&store, "ada").await, [1, 1, 1, 1, 0, 0]);
+
+    // Given to somebody else.
+    let row = store.api_key("d").await.expect("answers").expect("there");
+    let given = ApiKey {
+        user_id: Some(user("eve")),
+        ..row.clone()
+    };
+    let written = store.update_api_key_of(&new_user("eve"), &given, NOW).await;
+    assert!(written.expect("answers").is_some());
+    let stale = ApiKey {
+        user_id: Some(user("bob")),
+        ..row
+    };
+    let written = store.update_api_key_of(&new_user("bob"), &stale, NOW).await;
+    assert_eq!(written.expect("answers"), None);
+    assert_eq!(
+        (left(&store, "eve").await, left(&store, "bob").await),
+        ([1, 0, 0, 1, 0, 0], [0; 6])
+    );
+    let of_eve = store.api_keys_of(&user("eve")).await.expect("answers");
+    let found = store.api_key_with_digest(&[4; 32]).await.expect("answers");
+    assert_eq!((of_eve.len(), of_eve.first()), (1, found.as_ref()));
+    assert_eq!(store.api_key_with_digest(&[7; 32]).await.expect("answers"), None);
+    assert_eq!(store.key_used("d").await.expect("answers"), None);
+    store
+        .note_key_uses(&[("d".to_owned(), NOW)])
+        .await
+        .expect("noted");
+    assert_eq!(store.key_used("d").await.expect("answers"), Some(NOW));
+}
+
+/// Keys are made and given away at two replicas while their owner is deleted at both: whichever is first, there is no key
+/// of somebody who is not written down.
+pub(crate) async fn no_key_outlives_its_owner(place: &Place) {
+    let stores = [Arc::new(place.open().await), Arc::new(place.open().await)];
+    for round in 0..12_u8 {
+        let owner = format!("u{round}");
+        stores[0].put_user(&new_user(&owner), NOW).await.expect("put");
+        let spare = format!("{owner}-spare");
+        let put = stores[0].put_api_key(&new_key(&spare, round * 8 + 7), NOW).await;
+        put.expect("put");
+        let mut tasks = JoinSet::new();
+        for index in 0..4_u8 {
+            let (store, owner) = (Arc::clone(&stores[usize::from(index % 2)]), owner.clone());
+            let key = key_of(&format!("{owner}-{index}"), round * 8 + index, &owner);
+            tasks.spawn(async move {
+                let new = new_user(&owner);
+                match index {
+                    0 | 1 => drop(store.put_api_key_of(&new, &key, NOW).await.expect("put")),
+                    // Taken, unless the person is gone just then.
+                    2 => drop(store.put_user_with_key(&new, &key, NOW).await),
+                    _ => {
+                        let row = store.api_key(&format!("{owner}-spare")).await.expect("answers");
+                        let given = ApiKey {
+                            user_id: Some(user(&owner)),
+                            ..row.expect("there")
+                        };
+                        store.update_api_key_of(&new, &given, NOW).await.expect("answers");
+                    }
+                }
+            });
+        }
+        for store in &stores {
+            let (store, who) = (Arc::clone(store), user(&owner));
+            tasks.spawn(async move { drop(store.delete_user(&who).await.expect("answers")) });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.expect("joined");
+        }
+        let [written, .., keys, _, _] = left(&stores[0], &owner).await;
+        assert!(written == 1 || keys == 0, "{keys} keys of nobody");
+    }
 }

@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use vestibule_store::{ApiKey, NewApiKey, Store, StoreError, User, UserId};
+use vestibule_store::{ApiKey, NewApiKey, NewUser, Store, StoreError, User, UserId};
 
 /// So many of a key's last characters are shown.
 const HINT: usize = 4;
@@ -272,44 +272,64 @@ pub(crate) async fn create(
     id: RequestId,
     new: NewKey,
 ) -> Result<MadeKey, Refusal> {
-    let now = worker.app.clock.unix_seconds();
-    let mut document = KeyDocument {
-        rpm_limit: new.rpm_limit.map(rpm_limit).transpose()?,
-        metadata: new.metadata.unwrap_or_default(),
-        ..KeyDocument::default()
+    let draft = Draft::of(worker, by, new).await?;
+    let (now, row) = (worker.app.clock.unix_seconds(), draft.row.clone());
+    let put = move |store: Arc<Store>| async move {
+        match row.user_id.clone().map(users::member) {
+            Some(owner) => store.put_api_key_of(&owner, &row, now).await,
+            None => store.put_api_key(&row, now).await,
+        }
     };
-    if let Some(permissions) = new.object_permission {
-        look(worker).await?;
-        permissions.put_into(&mut document, &worker.live.app().registry)?;
+    stored(worker, put).await?;
+    draft.made(worker, by, id).await
+}
+
+/// A key that is yet to be kept.
+pub(super) struct Draft {
+    text: SecretString,
+    /// What is to be kept.
+    pub(super) row: NewApiKey,
+}
+
+impl Draft {
+    /// What is asked for, judged.
+    pub(super) async fn of(worker: &Worker, by: &Actor, new: NewKey) -> Result<Self, Refusal> {
+        let now = worker.app.clock.unix_seconds();
+        let mut document = KeyDocument {
+            rpm_limit: new.rpm_limit.map(rpm_limit).transpose()?,
+            metadata: new.metadata.unwrap_or_default(),
+            ..KeyDocument::default()
+        };
+        if let Some(permissions) = new.object_permission {
+            look(worker).await?;
+            permissions.put_into(&mut document, &worker.live.app().registry)?;
+        }
+        let text = Fresh::random()?;
+        let row = NewApiKey {
+            id: random_hex(),
+            digest: text.digest,
+            hint: text.hint,
+            alias: named(new.key_alias),
+            user_id: named(new.user_id).map(user_id).transpose()?,
+            document: written(&document)?,
+            blocked: new.blocked.unwrap_or(false),
+            expires_at: named(new.duration)
+                .map(|text| duration::end(&text, now))
+                .transpose()?
+                .flatten(),
+            created_by: Some(by.user.clone().unwrap_or_else(|| by.name.clone())),
+        };
+        Ok(Self { text: text.text, row })
     }
-    let owner = named(new.user_id).map(user_id).transpose()?;
-    let text = Fresh::random()?;
-    let row = NewApiKey {
-        id: random_hex(),
-        digest: text.digest,
-        hint: text.hint,
-        alias: named(new.key_alias),
-        user_id: owner.clone(),
-        document: written(&document)?,
-        blocked: new.blocked.unwrap_or(false),
-        expires_at: named(new.duration)
-            .map(|text| duration::end(&text, now))
-            .transpose()?
-            .flatten(),
-        created_by: Some(by.user.clone().unwrap_or_else(|| by.name.clone())),
-    };
-    let key_id = row.id.clone();
-    stored(
-        worker,
-        move |store| async move { store.put_api_key(&row, now).await },
-    )
-    .await?;
-    users::ensure(worker, owner).await?;
-    changed(worker, by, "key.create", &key_id, id).await?;
-    Ok(MadeKey {
-        key: text.text,
-        view: get(worker, &key_id).await?,
-    })
+
+    /// What it is now that it is kept.
+    pub(super) async fn made(self, worker: &Worker, by: &Actor, id: RequestId) -> Result<MadeKey, Refusal> {
+        changed(worker, by, "key.create", &self.row.id, id).await?;
+        Ok(MadeKey {
+            key: self.text,
+            view: get(worker, &self.row.id).await?,
+        })
+    }
 }
 
 /// Changes a key; what began with it ends.
@@ -330,8 +350,8 @@ pub(crate) async fn update(
         Change::Set(text) => duration::end(text, now)?.map_or(Change::Clear, Change::Set),
     };
     let owner = change.user_id.clone().try_map(user_id)?;
-    let new_owner = owner.value().cloned();
-    edit(worker, &key_id, |row| {
+    let new_owner = owner.value().cloned().map(users::member);
+    edit(worker, &key_id, new_owner, |row| {
         row.alias = change.key_alias.clone().over(row.alias.take());
         row.user_id = owner.clone().over(row.user_id.take());
         row.expires_at = expires_at.clone().over(row.expires_at);
@@ -342,7 +362,6 @@ pub(crate) async fn update(
         Ok(())
     })
     .await?;
-    users::ensure(worker, new_owner).await?;
     changed(worker, by, "key.update", &key_id, id).await?;
     get(worker, &key_id).await
 }
@@ -356,7 +375,7 @@ pub(crate) async fn block(
     blocked: bool,
 ) -> Result<KeyView, Refusal> {
     let key_id = id_of(worker, key).await?;
-    edit(worker, &key_id, |row| {
+    edit(worker, &key_id, None, |row| {
         row.blocked = blocked;
         Ok(())
     })
@@ -460,17 +479,24 @@ async fn row(worker: &Worker, key_id: &str) -> Result<ApiKey, Refusal> {
     found.ok_or_else(|| Refusal::new(ErrorCode::UnknownKey))
 }
 
-/// Changes a row, whoever else does.
+/// Changes a row, whoever else does. `owner` is whom it is given to.
 async fn edit(
     worker: &Worker,
     key_id: &str,
+    owner: Option<NewUser>,
     change: impl Fn(&mut ApiKey) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     let now = worker.app.clock.unix_seconds();
     for _ in 0..ATTEMPTS {
         let mut row = row(worker, key_id).await?;
         change(&mut row)?;
-        let write = move |store: Arc<Store>| async move { store.update_api_key(&row, now).await };
+        let owner = owner.clone();
+        let write = move |store: Arc<Store>| async move {
+            match owner {
+                Some(owner) => store.update_api_key_of(&owner, &row, now).await,
+                None => store.update_api_key(&row, now).await,
+            }
+        };
         if stored(worker, write).await?.is_some() {
             return Ok(());
         }

@@ -6,7 +6,7 @@ mod api;
 pub(crate) use api::operations;
 
 use super::api::Change;
-use super::keys::{self, KeyFilter, KeyView, MadeKey, NewKey};
+use super::keys::{self, Draft, KeyFilter, KeyView, MadeKey, NewKey};
 use super::{changed, stored, utc};
 use crate::admission::keys::Role;
 use crate::app::Worker;
@@ -16,7 +16,7 @@ use crate::web::error::{ErrorCode, Refusal, shown};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use vestibule_store::{self as store, Store, StoreError, Unique, UserId};
+use vestibule_store::{self as store, Store, StoreError, UserId};
 
 /// How often a change begins anew because somebody else was faster.
 const ATTEMPTS: usize = 5;
@@ -142,30 +142,30 @@ pub(crate) async fn create(
         blocked: new.blocked.unwrap_or(false),
     };
     let now = worker.app.clock.unix_seconds();
-    stored(
-        worker,
-        move |store| async move { store.put_user(&row, now).await },
-    )
-    .await?;
-    let key = if new.auto_create_key.unwrap_or(true) {
+    let draft = if new.auto_create_key.unwrap_or(true) {
         let key = NewKey {
             key_alias: new.key_alias,
             duration: new.duration,
             user_id: Some(user.as_str().to_owned()),
             ..NewKey::default()
         };
-        match keys::create(worker, by, id, key).await {
-            Ok(key) => Some(key),
-            // All or nothing.
-            Err(refusal) => {
-                stored(worker, move |store| async move { store.delete_user(&user).await }).await?;
-                return Err(refusal);
-            }
-        }
+        Some(Draft::of(worker, by, key).await?)
     } else {
         None
     };
+    let key = draft.as_ref().map(|draft| draft.row.clone());
+    let put = move |store: Arc<Store>| async move {
+        match key {
+            Some(key) => store.put_user_with_key(&row, &key, now).await,
+            None => store.put_user(&row, now).await,
+        }
+    };
+    stored(worker, put).await?;
     changed(worker, by, "user.create", user.as_str(), id).await?;
+    let key = match draft {
+        Some(draft) => Some(draft.made(worker, by, id).await?),
+        None => None,
+    };
     Ok((get(worker, user.as_str()).await?.0, key))
 }
 
@@ -243,24 +243,15 @@ pub(crate) async fn delete(
     Ok(deleted)
 }
 
-/// Writes somebody down as a member who is not yet.
-pub(super) async fn ensure(worker: &Worker, user: Option<UserId>) -> Result<(), Refusal> {
-    let Some(id) = user else { return Ok(()) };
-    let now = worker.app.clock.unix_seconds();
-    let row = store::NewUser {
+/// Somebody of whom nothing is known yet.
+pub(super) fn member(id: UserId) -> store::NewUser {
+    store::NewUser {
         id,
         role: Role::Member.name().to_owned(),
         alias: None,
         email: None,
         blocked: false,
-    };
-    let put = move |store: Arc<Store>| async move {
-        match store.put_user(&row, now).await {
-            Ok(_) | Err(StoreError::Taken(Unique::UserId)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    };
-    stored(worker, put).await
+    }
 }
 
 fn role(name: &str) -> Result<Role, Refusal> {
