@@ -4,9 +4,11 @@
 mod entry;
 mod message;
 pub(crate) mod note;
+mod reads;
 mod trace;
 mod writer;
 
+pub(crate) use reads::Turn;
 pub use trace::{
     Admitted, AuditView, ClientInfo, Kind, Permitted, Refused, Shown, Step, Target, Timings, Trace, Upstream,
     Visitor,
@@ -18,6 +20,7 @@ use crate::ids::RequestId;
 use crate::web::error::Refusal;
 use note::Note;
 use prometheus_client::metrics::counter::Counter;
+use reads::Reads;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +49,7 @@ pub struct Audit {
     /// There with a store.
     shared: Option<Arc<Shared>>,
     lost: Counter,
+    reads: Reads,
 }
 
 /// What outlives a configuration.
@@ -93,6 +97,7 @@ impl Audit {
             settings,
             shared,
             lost,
+            reads: Reads::default(),
         }
     }
 
@@ -165,6 +170,11 @@ impl Audit {
     /// Rows that were lost so far.
     pub fn lost(&self) -> u64 {
         self.lost.get()
+    }
+
+    /// Whose turn it is to read.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// What is recorded.

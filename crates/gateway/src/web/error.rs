@@ -271,6 +271,8 @@ codes! {
         "Set general_settings.master_key and start the gateway again.";
     TooManySignIns "too_many_sign_ins" 429 42940 "There were too many tries to sign in just now."
         "Wait a minute and try again.";
+    AuditBusy "audit_busy" 429 42910 "The caller reads the record already: one read at a time, of which an export is one."
+        "Come back after Retry-After, when the other read is over or broken off.";
     InvalidField "invalid_field" 400 40034 "A field of the request is unknown, missing, or has a value that it cannot have."
         "Correct the field that the message names; GET /openapi.json describes all of them.";
     FieldNotSupported "field_not_supported" 400 40035 "The field exists in LiteLLM and not here, and it says something."

@@ -41,11 +41,16 @@ impl Kept {
         )
     }
 
-    /// Keeps a key, before the gateway starts; its text is `sk-canary-` and its id.
-    pub(crate) async fn key(&self, id: &str, user: Option<&str>, document: &Value) -> String {
+    /// The store behind the gateway's back.
+    pub(crate) async fn store(&self) -> Store {
         let url = DatabaseUrl::sqlite(&self.file());
         let keys = MasterKeys::from_environment(&self.environment()).expect("keys");
-        let store = Store::open(&url, &keys).await.expect("opens");
+        Store::open(&url, &keys).await.expect("opens")
+    }
+
+    /// Keeps a key, before the gateway starts; its text is `sk-canary-` and its id.
+    pub(crate) async fn key(&self, id: &str, user: Option<&str>, document: &Value) -> String {
+        let store = self.store().await;
         let text = format!("sk-canary-{id}");
         let key = NewApiKey {
             id: id.to_owned(),

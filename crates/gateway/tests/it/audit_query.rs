@@ -1,10 +1,13 @@
 //! How the record is read, by whom, and for how long there is something to read.
 
 use crate::audit_harness::{Kept, only};
+use crate::console_harness::Person;
 use crate::harness::{KEY, TestGateway, echo, entry, got, keyed};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use vestibule_testkit::Upstream;
+use tokio::time::timeout;
+use vestibule_store::AuditEntry;
+use vestibule_testkit::{DEADLINE, Upstream};
 
 async fn pair(kept: &Kept, more: &str) -> (Upstream, TestGateway) {
     let upstream = Upstream::start().await;
@@ -265,4 +268,60 @@ async fn strangers_do_not_fill_the_record() {
     // Who has a key is recorded all the same.
     gateway.echo("/one/mcp", "x").await;
     gateway.row("outcome=ok").await;
+}
+
+/// So many rows that an export does not fit into what is on the way to a client that reads nothing.
+async fn much(kept: &Kept) {
+    let row = AuditEntry {
+        at_ms: 1,
+        kind: "change".into(),
+        user_id: Some("x".repeat(500)),
+        key_alias: Some("x".repeat(500)),
+        client: Some("x".repeat(500)),
+        tool: Some("x".repeat(500)),
+        outcome: Some("x".repeat(500)),
+        flow: Some("x".repeat(500)),
+        ..AuditEntry::default()
+    };
+    let rows = vec![row; 10_000];
+    kept.store().await.append_audit(&rows).await.expect("kept");
+}
+
+#[tokio::test]
+async fn a_caller_reads_one_thing_at_a_time() {
+    let kept = Kept::new();
+    let ann = kept.key("k-ann", Some("ann"), &only(&["one"])).await;
+    let (_upstream, gateway) = pair(&kept, "").await;
+    much(&kept).await;
+    let status = async |key: &str, path: &str| got(gateway.get_with(key, path)).await.status;
+    let export = gateway
+        .get_with(KEY, "/v1/audit/export")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(export.status(), 200);
+    for path in ["/v1/audit?limit=1", "/v1/audit/export", "/v1/audit/none"] {
+        let busy = got(gateway.get_with(KEY, path)).await;
+        assert_eq!(
+            (busy.status, busy.code(), busy.header("retry-after")),
+            (429, "audit_busy", "1"),
+            "{path}"
+        );
+    }
+    // Nobody waits for another caller; and whoever asks for nothing that there is has no turn to lose.
+    assert_eq!(status(&ann, "/v1/audit?mine=true").await, 200);
+    assert_eq!(status(KEY, "/v1/audit?colour=red").await, 400);
+    // With the client goes its turn.
+    drop(export);
+    let again = async { while status(KEY, "/v1/audit?limit=1").await != 200 {} };
+    assert!(timeout(DEADLINE, again).await.is_ok(), "never free again");
+    // What is over when the client has it is over for the gateway.
+    for _ in 0..20 {
+        assert_eq!(status(KEY, "/v1/audit?limit=1").await, 200);
+        assert_eq!(status(&ann, "/v1/audit/export?mine=true").await, 200);
+    }
+    // A page of the console comes after what the same person reads, if that is soon over.
+    let operator = Person::operator(&gateway).await;
+    let (page, rows) = tokio::join!(operator.open("/ui/activity"), operator.open("/ui/activity/rows"));
+    assert_eq!((page.status, rows.status), (200, 200));
 }

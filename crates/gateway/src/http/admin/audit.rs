@@ -5,7 +5,7 @@ use super::answer;
 use super::api::{Answer, Input, Media, Operation, Who, written};
 use crate::admission::{Admission, Principal};
 use crate::app::Worker;
-use crate::audit::{AuditView, Kind, note};
+use crate::audit::{AuditView, Kind, Turn, note};
 use crate::http::router::id_of;
 use crate::web::body as web;
 use crate::web::error::{ErrorCode, Refusal, shown};
@@ -203,6 +203,42 @@ impl Scope {
     }
 }
 
+/// Somebody whose turn it is to read.
+pub(crate) struct Reader {
+    scope: Scope,
+    turn: Turn,
+}
+
+impl Reader {
+    /// Whose turn it is now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::AuditBusy`] for who reads already.
+    pub(crate) fn now(worker: &Worker, principal: &Principal, scope: Scope) -> Result<Self, Refusal> {
+        let turn = worker.app.audit.reads().begin(principal.id())?;
+        Ok(Self { scope, turn })
+    }
+
+    /// Whose turn it is as soon as their read under way is over.
+    ///
+    /// # Errors
+    /// [`ErrorCode::AuditBusy`] where that takes long.
+    pub(crate) async fn soon(worker: &Worker, principal: &Principal, scope: Scope) -> Result<Self, Refusal> {
+        let turn = worker.app.audit.reads().soon(principal.id()).await?;
+        Ok(Self { scope, turn })
+    }
+
+    async fn rows(&self, worker: &Worker, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>, Refusal> {
+        let turn = self.turn.clone();
+        let found = worker.live.on_store(move |store| async move {
+            // What has begun goes on when the caller hangs up, and is theirs until it ends.
+            let _turn = turn;
+            store.audit(&filter, limit).await
+        });
+        found.await.map_err(|error| unavailable(&error))
+    }
+}
+
 impl Query {
     /// Reads the query of a URL.
     ///
@@ -283,18 +319,18 @@ fn bad(name: &str, why: &str) -> Refusal {
     Refusal::because(ErrorCode::BadQuery, format!("The parameter {name} {why}."))
 }
 
-/// Rows that `scope` may see.
-pub(crate) async fn page(worker: &Worker, scope: &Scope, query: &Query) -> Result<Page, Refusal> {
+/// Rows that `reader` may see.
+pub(crate) async fn page(worker: &Worker, reader: &Reader, query: &Query) -> Result<Page, Refusal> {
     let limit = query.limit.unwrap_or(PAGE);
     let ascending = query.filter.after.is_some();
-    let Some(filter) = scope.narrow(query.filter.clone()) else {
+    let Some(filter) = reader.scope.narrow(query.filter.clone()) else {
         return Err(Refusal::because(
             ErrorCode::AdminRequired,
             "Other people's rows are for admins of the gateway.",
         ));
     };
     // One more than is wanted says whether there are more.
-    let mut rows = rows(worker, filter, limit + 1).await?;
+    let mut rows = reader.rows(worker, filter, limit + 1).await?;
     let is_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().map(|row| row.id).filter(|_| is_more && !ascending);
@@ -307,7 +343,7 @@ pub(crate) async fn page(worker: &Worker, scope: &Scope, query: &Query) -> Resul
 /// Every row of one request, the oldest first.
 pub(crate) async fn of_request(
     worker: &Worker,
-    scope: &Scope,
+    reader: &Reader,
     request_id: &str,
 ) -> Result<Vec<AuditView>, Refusal> {
     let filter = AuditFilter {
@@ -315,18 +351,11 @@ pub(crate) async fn of_request(
         after: Some(0),
         ..AuditFilter::default()
     };
-    let Some(filter) = scope.narrow(filter) else {
+    let Some(filter) = reader.scope.narrow(filter) else {
         return Ok(Vec::new());
     };
-    let rows = rows(worker, filter, OF_ONE).await?;
+    let rows = reader.rows(worker, filter, OF_ONE).await?;
     Ok(rows.into_iter().map(AuditView::from).collect())
-}
-
-async fn rows(worker: &Worker, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>, Refusal> {
-    let found = worker
-        .live
-        .on_store(move |store| async move { store.audit(&filter, limit).await });
-    found.await.map_err(|error| unavailable(&error))
 }
 
 fn unavailable(error: &StoreError) -> Refusal {
@@ -338,13 +367,14 @@ fn unavailable(error: &StoreError) -> Refusal {
     Refusal::new(ErrorCode::StoreUnavailable)
 }
 
-/// The caller's scope and what is asked for.
-fn asked(worker: &Worker, parts: &Parts) -> Result<(Principal, Scope, Query), Refusal> {
+/// The caller, whose turn it is, and what is asked for.
+fn asked(worker: &Worker, parts: &Parts) -> Result<(Principal, Reader, Query), Refusal> {
     let admission = worker.app.gate.admit(&parts.headers)?;
     note::admitted(&worker.app, &admission);
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let scope = Scope::of(&admission, query.mine)?;
-    Ok((admission.principal, scope, query))
+    let reader = Reader::now(worker, &admission.principal, scope)?;
+    Ok((admission.principal, reader, query))
 }
 
 /// `GET /v1/audit`: a page of rows.
@@ -352,8 +382,8 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
     let id = id_of(&request, &worker);
     let (parts, _) = request.into_parts();
     let result = async {
-        let (_, scope, query) = asked(&worker, &parts)?;
-        let page = page(&worker, &scope, &query).await?;
+        let (_, reader, query) = asked(&worker, &parts)?;
+        let page = page(&worker, &reader, &query).await?;
         written(&Listed {
             entries: page.entries,
             next: page.next,
@@ -372,7 +402,7 @@ pub(crate) async fn show(
     let id = id_of(&request, &worker);
     let (parts, _) = request.into_parts();
     let result = async {
-        let (_, scope, query) = asked(&worker, &parts)?;
+        let (_, reader, query) = asked(&worker, &parts)?;
         let plain = Query {
             mine: query.mine,
             ..Query::default()
@@ -383,7 +413,7 @@ pub(crate) async fn show(
                 "One request has no other parameter than mine.",
             ));
         }
-        let entries = of_request(&worker, &scope, &request_id).await?;
+        let entries = of_request(&worker, &reader, &request_id).await?;
         if entries.is_empty() {
             return Err(Refusal::new(ErrorCode::NoSuchEntry));
         }
@@ -397,8 +427,8 @@ pub(crate) async fn export(State(worker): State<Arc<Worker>>, request: Request<B
     let id = id_of(&request, &worker);
     let (parts, _) = request.into_parts();
     let result = async {
-        let (principal, scope, query) = asked(&worker, &parts)?;
-        exported_by(&worker, &principal, &scope, query).await
+        let (principal, reader, query) = asked(&worker, &parts)?;
+        exported_by(&worker, &principal, reader, query).await
     };
     match result.await {
         Ok(response) => response,
@@ -406,17 +436,17 @@ pub(crate) async fn export(State(worker): State<Arc<Worker>>, request: Request<B
     }
 }
 
-/// Rows that `scope` may see as JSON lines, the oldest first. It breaks off when `principal` counts no longer.
+/// Rows that `reader` may see as JSON lines, the oldest first. It breaks off when `principal` counts no longer.
 pub(crate) async fn exported_by(
     worker: &Arc<Worker>,
     principal: &Principal,
-    scope: &Scope,
+    reader: Reader,
     query: Query,
 ) -> Result<Response<Body>, Refusal> {
     if query.limit.is_some() {
         return Err(bad("limit", "is not for exports; say since and until"));
     }
-    let filter = scope.narrow(query.filter).ok_or_else(|| {
+    let filter = reader.scope.narrow(query.filter).ok_or_else(|| {
         Refusal::because(
             ErrorCode::AdminRequired,
             "Other people's rows are for admins of the gateway.",
@@ -424,20 +454,22 @@ pub(crate) async fn exported_by(
     })?;
     let from = filter.after.unwrap_or(0);
     // Before the head, so that a store that does not answer is a refusal and not an empty file.
-    let first = exported(worker, &filter, from).await?;
+    let first = exported(worker, &reader, &filter, from).await?;
     let over = principal.over(worker.app.clock.unix_seconds());
     let worker = Arc::clone(worker);
-    let lines = stream::try_unfold(Some(first), move |part| {
+    // The reader goes with the last part, before the client has it.
+    let lines = stream::try_unfold(Some((first, reader)), move |part| {
         let (worker, filter) = (Arc::clone(&worker), filter.clone());
         async move {
-            let Some(Part { lines, next }) = part else {
+            let Some((Part { lines, next }, reader)) = part else {
                 return Ok(None);
             };
             let part = match next {
                 None => None,
                 Some(next) => {
-                    let part = exported(&worker, &filter, next).await;
-                    Some(part.map_err(|refusal| io::Error::other(refusal.message))?)
+                    let part = exported(&worker, &reader, &filter, next).await;
+                    let part = part.map_err(|refusal| io::Error::other(refusal.message))?;
+                    Some((part, reader))
                 }
             };
             Ok::<_, io::Error>(Some((lines, part)))
@@ -473,12 +505,17 @@ struct Part {
     next: Option<i64>,
 }
 
-async fn exported(worker: &Worker, filter: &AuditFilter, after: i64) -> Result<Part, Refusal> {
+async fn exported(
+    worker: &Worker,
+    reader: &Reader,
+    filter: &AuditFilter,
+    after: i64,
+) -> Result<Part, Refusal> {
     let filter = AuditFilter {
         after: Some(after),
         ..filter.clone()
     };
-    let rows = rows(worker, filter, EXPORTED).await?;
+    let rows = reader.rows(worker, filter, EXPORTED).await?;
     let last = rows.last().map(|row| row.id);
     let next = last.filter(|_| rows.len() == EXPORTED as usize);
     let mut lines = String::new();

@@ -7,7 +7,7 @@ use super::layout::{Section, fragment};
 use super::parts::{Field, Tone, chip, empty, encoded, facts, table, time};
 use super::session::{AdminVisit, Visit};
 use crate::audit::{AuditView, Kind, Trace, Visitor};
-use crate::http::admin::audit::{self, Page, Query, Scope};
+use crate::http::admin::audit::{self, Page, Query, Reader, Scope};
 use crate::web::error::{ErrorCode, Refusal};
 use axum::body::Body;
 use axum::extract::Path;
@@ -57,7 +57,9 @@ pub(super) async fn live(visit: Visit) -> Answer {
 pub(super) async fn export(AdminVisit { visit, .. }: AdminVisit) -> Response<Body> {
     let exported = async {
         let query = read(&visit.query())?;
-        audit::exported_by(&visit.worker, &visit.admission.principal, &Scope::All, query).await
+        let principal = &visit.admission.principal;
+        let reader = Reader::now(&visit.worker, principal, Scope::All)?;
+        audit::exported_by(&visit.worker, principal, reader, query).await
     };
     match exported.await {
         Ok(response) => response,
@@ -71,9 +73,10 @@ pub(super) async fn one(visit: Visit, Path(request): Path<String>) -> Answer {
     visit.show(Section::Activity, "One request", content)
 }
 
-/// Whose rows they see.
-fn scope(visit: &Visit) -> Result<Scope, Refusal> {
-    Scope::of(&visit.admission, !visit.is_admin())
+/// Whose rows they see. A page waits for the one before it, as when the script has just looked for more.
+async fn reader(visit: &Visit) -> Result<Reader, Refusal> {
+    let scope = Scope::of(&visit.admission, !visit.is_admin())?;
+    Reader::soon(&visit.worker, &visit.admission.principal, scope).await
 }
 
 /// What the page was asked for.
@@ -93,7 +96,8 @@ fn query_with(asked: &Fields, more: Option<(&str, &str)>) -> String {
 }
 
 async fn rows(visit: &Visit, asked: &Fields) -> Result<Page, Refusal> {
-    audit::page(&visit.worker, &scope(visit)?, &read(asked)?).await
+    let query = read(asked)?;
+    audit::page(&visit.worker, &reader(visit).await?, &query).await
 }
 
 fn whole(visit: &Visit, asked: &Fields, found: &Page) -> Markup {
@@ -257,14 +261,14 @@ fn took(micros: u64) -> String {
 }
 
 async fn shown(visit: &Visit, request: &str) -> Result<Markup, Refusal> {
-    let scope = scope(visit)?;
-    let entries = audit::of_request(&visit.worker, &scope, request).await?;
+    let reader = reader(visit).await?;
+    let entries = audit::of_request(&visit.worker, &reader, request).await?;
     let Some(first) = entries.first() else {
         return Err(Refusal::new(ErrorCode::NoSuchEntry));
     };
     let flow = entries.iter().find_map(|entry| entry.flow.clone());
     let steps = match &flow {
-        Some(flow) => steps_of(visit, &scope, flow).await?,
+        Some(flow) => steps_of(visit, &reader, flow).await?,
         None => Vec::new(),
     };
     let now = visit.now();
@@ -283,7 +287,7 @@ async fn shown(visit: &Visit, request: &str) -> Result<Markup, Refusal> {
 }
 
 /// The steps of a sign-in, the oldest first.
-async fn steps_of(visit: &Visit, scope: &Scope, flow: &str) -> Result<Vec<AuditView>, Refusal> {
+async fn steps_of(visit: &Visit, reader: &Reader, flow: &str) -> Result<Vec<AuditView>, Refusal> {
     let query = Query {
         filter: AuditFilter {
             flow: Some(flow.to_owned()),
@@ -292,7 +296,7 @@ async fn steps_of(visit: &Visit, scope: &Scope, flow: &str) -> Result<Vec<AuditV
         },
         ..Query::default()
     };
-    Ok(audit::page(&visit.worker, scope, &query).await?.entries)
+    Ok(audit::page(&visit.worker, reader, &query).await?.entries)
 }
 
 fn sign_in(steps: &[AuditView], request: &str, now: u64) -> Markup {
