@@ -4,9 +4,9 @@
 
 use crate::app::App;
 use crate::config::{self, LeftOut, Loaded, Problem, Severity, StoredEntry};
+use crate::digest::sha256;
 use crate::ids;
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -236,8 +236,7 @@ impl Live {
     /// change of a stored server.
     pub async fn revision(&self) -> String {
         let seen = self.seen.lock().await;
-        let digest = digest::digest(&digest::SHA256, seen.text.as_bytes());
-        let file: String = digest.as_ref()[..3]
+        let file: String = sha256(seen.text.as_bytes())[..3]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();

@@ -3,9 +3,9 @@
 
 use super::permissions::KeyDocument;
 use crate::clock::{Clock, Moment};
+use crate::digest::sha256;
 use crate::web::error::{ErrorCode, Refusal};
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -31,9 +31,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a key is kept under: SHA-256 of its text. Keys are random, so nothing slower is needed.
 pub fn digest_of(key: &[u8]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
-    whole
+    sha256(key)
 }
 
 /// What a person may do beside calling servers.

@@ -122,41 +122,13 @@ pub(crate) fn begin<B>(app: &App, request: &Request<B>, peer: IpAddr, id: Reques
         return Beginning(Held(None));
     };
     let headers = request.headers();
+    let address = app.addresses.of(headers, peer).counted();
     Beginning(Held(Some(Box::new(Note {
-        shared: Arc::clone(shared),
-        kind: Kind::Refusal,
         with_calls: app.audit.settings.calls,
         with_arguments: app.audit.settings.arguments,
-        id,
-        started: app.clock.now(),
-        method: request.method().clone(),
         path: request.uri().path_and_query().cloned(),
         client: headers.get(header::USER_AGENT).cloned(),
-        address: app.addresses.of(headers, peer).counted(),
-        principal: None,
-        header: None,
-        key: None,
-        user: None,
-        visitor: None,
-        server: None,
-        servers: Vec::new(),
-        message: Message::None,
-        tool: None,
-        resolution: None,
-        token: None,
-        retried: false,
-        upstream: None,
-        requests: 0,
-        redirects: 0,
-        admitted: None,
-        sent: None,
-        first_byte: None,
-        outcome: None,
-        refusal: None,
-        rpc: None,
-        step: None,
-        status: None,
-        ended: None,
+        ..Note::new(shared, id, request.method().clone(), address)
     }))))
 }
 
@@ -425,27 +397,27 @@ impl Step {
 }
 
 impl Note {
-    fn end(&mut self, status: StatusCode) {
-        self.status = Some(status);
-        self.ended = Some(self.shared.clock.now());
-    }
-
-    /// The note of one server's part.
-    fn part(&self, server: &Arc<Server>) -> Box<Self> {
-        Box::new(Self {
-            shared: Arc::clone(&self.shared),
-            server: Some(Arc::clone(server)),
+    /// Of a request that begins now, with nothing taken down.
+    fn new(shared: &Arc<Shared>, id: RequestId, method: Method, address: IpAddr) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            kind: Kind::Refusal,
+            with_arguments: false,
+            with_calls: false,
+            id,
+            started: shared.clock.now(),
+            method,
+            path: None,
+            client: None,
+            address,
+            principal: None,
+            header: None,
+            key: None,
+            user: None,
+            visitor: None,
+            server: None,
             servers: Vec::new(),
-            started: self.shared.clock.now(),
-            method: self.method.clone(),
-            path: self.path.clone(),
-            client: self.client.clone(),
-            principal: self.principal.clone(),
-            header: self.header.clone(),
-            key: self.key.clone(),
-            user: self.user.clone(),
-            visitor: self.visitor.clone(),
-            message: self.message.clone(),
+            message: Message::None,
             tool: None,
             resolution: None,
             token: None,
@@ -462,7 +434,30 @@ impl Note {
             step: None,
             status: None,
             ended: None,
-            ..*self
+        }
+    }
+
+    fn end(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.ended = Some(self.shared.clock.now());
+    }
+
+    /// The note of one server's part.
+    fn part(&self, server: &Arc<Server>) -> Box<Self> {
+        Box::new(Self {
+            kind: self.kind,
+            with_arguments: self.with_arguments,
+            with_calls: self.with_calls,
+            server: Some(Arc::clone(server)),
+            path: self.path.clone(),
+            client: self.client.clone(),
+            principal: self.principal.clone(),
+            header: self.header.clone(),
+            key: self.key.clone(),
+            user: self.user.clone(),
+            visitor: self.visitor.clone(),
+            message: self.message.clone(),
+            ..Self::new(&self.shared, self.id, self.method.clone(), self.address)
         })
     }
 }

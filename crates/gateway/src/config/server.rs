@@ -9,9 +9,8 @@ use super::oauth::INTERACTIVE_ONLY;
 use super::problem::Severity;
 use super::reader::{Reader, Section, Unknown, join};
 use super::settings::{Auth, Limits, Provenance, ServerSettings};
-use super::stored::sha256;
 use super::yaml::{Key, Node, Position, Value};
-use aws_lc_rs::digest;
+use crate::digest::sha256;
 use http::HeaderName;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -293,9 +292,10 @@ fn derived_id(
         auth_type.unwrap_or_default(),
         alias.unwrap_or_default()
     );
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    sha256(text.as_bytes())[..16]
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }

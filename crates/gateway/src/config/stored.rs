@@ -5,11 +5,11 @@ use super::problem::Problem;
 use super::reader::{Reader, join};
 use super::settings::{Limits, Provenance, ServerSettings};
 use super::yaml::{self, Key, Position};
-use aws_lc_rs::digest;
+use crate::digest::sha256_of_parts;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
 use vestibule_mcp::naming;
-use vestibule_store::{Version, join as join_parts};
+use vestibule_store::Version;
 
 /// A server as the store has it.
 #[derive(Debug, Clone)]
@@ -181,18 +181,12 @@ impl Reader<'_> {
                 &timeout,
                 shared,
             ];
-            server.fingerprint = sha256(&join_parts(&parts));
+            server.fingerprint = sha256_of_parts(&parts);
         }
     }
 }
 
 pub(super) const START: Position = Position { line: 1, column: 1 };
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    whole
-}
 
 #[cfg(test)]
 mod tests {

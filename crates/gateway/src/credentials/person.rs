@@ -17,12 +17,12 @@ use crate::app::{App, Worker};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::SignIn;
+use crate::digest::sha256;
 use crate::issuer::registrations::Registrations;
 use crate::issuer::upstream::{Discovery, UpstreamConfig};
 use crate::net::guarded::Guarded;
 use crate::policy::access;
 use crate::registry::{Registry, Server};
-use aws_lc_rs::digest;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue};
@@ -129,14 +129,8 @@ struct Parts {
 impl Parts {
     fn was_refused(&self, token: &SecretString) -> bool {
         self.refused
-            .contains_key(&digest_of(token.expose_secret().as_bytes()))
+            .contains_key(&sha256(token.expose_secret().as_bytes()))
     }
-}
-
-fn digest_of(token: &[u8]) -> [u8; 32] {
-    let mut whole = [0; 32];
-    whole.copy_from_slice(digest::digest(&digest::SHA256, token).as_ref());
-    whole
 }
 
 impl Persons {
@@ -206,7 +200,7 @@ impl Persons {
         if let Some((scheme, token)) = value.split_at_checked(7)
             && scheme.eq_ignore_ascii_case(b"bearer ")
         {
-            self.parts.refused.insert(digest_of(token), ());
+            self.parts.refused.insert(sha256(token), ());
         }
     }
 

@@ -1,8 +1,8 @@
 //! The console's style sheet, script and icon. They are in the program, and a name has a digest of what it names, so
 //! that browsers keep them for good.
 
+use crate::digest::sha256;
 use crate::web::body::Body;
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use std::sync::LazyLock;
@@ -36,8 +36,7 @@ pub(super) static ICON: LazyLock<Asset> = LazyLock::new(|| {
 
 impl Asset {
     fn new(extension: &str, kind: &'static str, content: &'static [u8]) -> Self {
-        let digest = digest::digest(&digest::SHA256, content);
-        let mark: String = digest.as_ref()[..8]
+        let mark: String = sha256(content)[..8]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();

@@ -8,13 +8,14 @@ use super::{Answer, parts::Tone};
 use crate::admission::{Admission, Principal};
 use crate::app::{App, Worker};
 use crate::audit::{Actor, note};
+use crate::digest::sha256_of_parts;
 use crate::http::admin::{actor, manager};
 use crate::http::router::peer_of;
 use crate::ids::RequestId;
 use crate::registry::View;
 use crate::web::cookie;
 use crate::web::error::{ErrorCode, Refusal, shown};
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 use axum::extract::FromRequestParts;
 use axum::response::IntoResponse;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -25,7 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use vestibule_oauth::origin::{Origin, Scheme};
-use vestibule_store::{ConsoleSession, Store, StoreError, UserId, join};
+use vestibule_store::{ConsoleSession, Store, StoreError, UserId};
 
 /// The cookie.
 const NAME: &str = "vestibule_session";
@@ -84,10 +85,7 @@ impl Token {
 
     /// What the row is found by; `key` is the digest of the key as it is now.
     fn digest(&self, key: &[u8; 32]) -> [u8; 32] {
-        let parts = join(&[&self.secret, self.key_id.as_bytes(), key]);
-        let mut whole = [0; 32];
-        whole.copy_from_slice(digest::digest(&digest::SHA256, &parts).as_ref());
-        whole
+        sha256_of_parts(&[&self.secret, self.key_id.as_bytes(), key])
     }
 }
 
