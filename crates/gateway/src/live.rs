@@ -502,6 +502,8 @@ async fn stored_servers(store: &Store) -> Result<Vec<StoredEntry>, StoreError> {
             document: document.into(),
             name: row.name,
             version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
             expires_at: row.expires_at,
         })
     });

@@ -174,7 +174,11 @@ pub enum Provenance {
     Store {
         /// Which writing of it this is.
         version: Version,
-        /// When it ends, in seconds since 1970, where it is only tried.
+        /// When it was added, in seconds since 1970.
+        created_at: u64,
+        /// When it was last written.
+        updated_at: u64,
+        /// When it ends, where it is only tried.
         expires_at: Option<u64>,
     },
 }

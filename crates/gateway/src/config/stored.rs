@@ -22,6 +22,10 @@ pub struct StoredEntry {
     pub document: SecretString,
     /// Which writing of it this is.
     pub version: Version,
+    /// When it was added, in seconds since 1970.
+    pub created_at: u64,
+    /// When it was last written.
+    pub updated_at: u64,
     /// When a server that is only tried ends, in seconds since 1970.
     pub expires_at: Option<u64>,
 }
@@ -159,6 +163,8 @@ impl Reader<'_> {
         server.has_derived_id = false;
         server.provenance = Provenance::Store {
             version: entry.version,
+            created_at: entry.created_at,
+            updated_at: entry.updated_at,
             expires_at: entry.expires_at,
         };
         Some(server)
@@ -202,6 +208,8 @@ mod tests {
             name: name.into(),
             document: document.into(),
             version: Version::from_number(1),
+            created_at: 0,
+            updated_at: 0,
             expires_at: None,
         }
     }

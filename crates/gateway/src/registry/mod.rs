@@ -134,6 +134,8 @@ pub struct Registry {
     places: HashMap<usize, Arc<Server>>,
     names: HashMap<String, Arc<Server>>,
     ids: HashMap<String, Arc<Server>>,
+    /// By id. A server that did not change is the same one through several writings.
+    provenances: HashMap<String, Provenance>,
     all_public: bool,
     groups: HashMap<String, Vec<Arc<Server>>>,
 }
@@ -155,6 +157,10 @@ impl Registry {
                 .iter()
                 .map(|server| (server.name.as_str(), server.alias.as_deref())),
         );
+        let provenances = settings
+            .iter()
+            .map(|server| (server.id.clone(), server.provenance));
+        let provenances = provenances.collect();
         let kept = |settings: &ServerSettings, called: &Vec<String>| {
             let server = before?.ids.get(&settings.id)?;
             let same = server.fingerprint == settings.fingerprint && server.names_in_headers == *called;
@@ -187,6 +193,7 @@ impl Registry {
                 .map(|server| (server.id.clone(), Arc::clone(server)))
                 .collect(),
             names: HashMap::new(),
+            provenances,
             all_public: servers.iter().all(|server| server.is_public),
             groups: HashMap::new(),
             servers: Vec::new(),
@@ -244,6 +251,12 @@ impl Registry {
     /// Every server, whoever asks, in the order of the file; at the end those that are only tried.
     pub fn all(&self) -> &[Arc<Server>] {
         &self.servers
+    }
+
+    /// Where a server is configured, and when that was written last.
+    pub fn provenance(&self, server: &Server) -> Provenance {
+        let now = self.provenances.get(&server.id).copied();
+        now.unwrap_or(server.provenance)
     }
 
     /// Whether no server is for internal clients alone.

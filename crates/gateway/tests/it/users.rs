@@ -489,3 +489,45 @@ async fn no_key_is_of_somebody_who_was_deleted_meanwhile() {
         assert!(written.is_some() || keys.is_empty(), "{keys:?}");
     }
 }
+
+#[tokio::test]
+async fn a_member_asks_for_no_rows_but_their_own() {
+    let upstream = Upstream::start().await;
+    let town = Town::new().await;
+    let gateway = town.start(keyed("")).start().await;
+    let server = json!({"server_name": "one", "url": upstream.url(), "allow_all_keys": true});
+    let added = post(&gateway, "/v1/mcp/server", server).await.body;
+    let (ann, id) = made(&gateway, json!({"user_id": "ann"})).await;
+    assert_eq!(call(&gateway, &ann, "/one/mcp").await, 200);
+    let one = format!("/v1/mcp/server/{}", added["server_id"].as_str().expect("an id"));
+    // Whoever reads all keys, or a stored server, fails.
+    town.behind(
+        "PRAGMA ignore_check_constraints = ON; \
+         INSERT INTO api_keys (id, digest, hint, document, blocked, created_at, updated_at, version) \
+         VALUES ('bad', x'00', 'h', '{}', 0, 1, 1, 1); \
+         ALTER TABLE servers RENAME TO away",
+    )
+    .await;
+    for path in ["/key/list", "/v1/mcp/server", &one] {
+        assert_eq!(get(&gateway, path).await.code(), "store_unavailable", "{path}");
+    }
+    let own = async |path: &str| {
+        let got = ask(&gateway, &ann, Method::GET, path, Value::Null).await;
+        assert_eq!(got.status, 200, "{path}: {got:?}");
+        got.body
+    };
+    for path in [
+        "/key/info".to_owned(),
+        format!("/key/info?key={id}"),
+        format!("/key/info?key={ann}"),
+    ] {
+        assert_eq!(own(&path).await["key"], json!(id));
+    }
+    assert_eq!(own("/user/info").await["keys"][0]["key_id"], json!(id));
+    for shown in [own("/v1/mcp/server").await[0].clone(), own(&one).await] {
+        for field in ["server_id", "version", "created_at", "updated_at"] {
+            assert_eq!(shown[field], added[field], "{field}");
+        }
+        assert_eq!(shown["created_by"], Value::Null);
+    }
+}

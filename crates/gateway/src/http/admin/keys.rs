@@ -185,7 +185,7 @@ struct Rows {
 }
 
 impl Rows {
-    async fn read(store: Arc<Store>) -> Result<Self, StoreError> {
+    async fn all(store: Arc<Store>) -> Result<Self, StoreError> {
         let owners = store.users().await?.into_iter();
         let uses = store.key_uses().await?.into_iter();
         Ok(Self {
@@ -193,6 +193,22 @@ impl Rows {
             owners: owners.map(|user| (user.id.clone(), user)).collect(),
             uses: uses.map(|used| (used.id, used.at)).collect(),
         })
+    }
+
+    /// These few keys, and nobody else's rows.
+    async fn few(store: &Store, keys: Vec<ApiKey>) -> Result<Self, StoreError> {
+        let (mut owners, mut uses) = (HashMap::new(), HashMap::new());
+        for key in &keys {
+            if let Some(id) = key.user_id.as_ref().filter(|id| !owners.contains_key(*id))
+                && let Some(owner) = store.user(id).await?
+            {
+                owners.insert(id.clone(), owner);
+            }
+            if let Some(at) = store.key_used(&key.id).await? {
+                uses.insert(key.id.clone(), at);
+            }
+        }
+        Ok(Self { keys, owners, uses })
     }
 
     fn view(&self, worker: &Worker, row: &ApiKey) -> KeyView {
@@ -250,7 +266,16 @@ impl KeyFilter {
 
 /// The keys that fit, the newest first.
 pub(crate) async fn list(worker: &Worker, filter: &KeyFilter) -> Result<Vec<KeyView>, Refusal> {
-    let rows = stored(worker, Rows::read).await?;
+    let rows = match filter.user_id.clone().map(user_id).transpose()? {
+        Some(user) => {
+            let of_user = move |store: Arc<Store>| async move {
+                let keys = store.api_keys_of(&user).await?;
+                Rows::few(&store, keys).await
+            };
+            stored(worker, of_user).await?
+        }
+        None => stored(worker, Rows::all).await?,
+    };
     let mut found: Vec<_> = rows.keys.iter().filter(|row| filter.fits(row)).collect();
     found.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
     Ok(found.into_iter().map(|row| rows.view(worker, row)).collect())
@@ -259,8 +284,12 @@ pub(crate) async fn list(worker: &Worker, filter: &KeyFilter) -> Result<Vec<KeyV
 /// One key, by its id or its text.
 pub(crate) async fn get(worker: &Worker, key: &str) -> Result<KeyView, Refusal> {
     let id = id_of(worker, key).await?;
-    let rows = stored(worker, Rows::read).await?;
-    let row = rows.keys.iter().find(|row| row.id == id);
+    let one = move |store: Arc<Store>| async move {
+        let keys = store.api_key(&id).await?.into_iter().collect();
+        Rows::few(&store, keys).await
+    };
+    let rows = stored(worker, one).await?;
+    let row = rows.keys.first();
     row.map(|row| rows.view(worker, row))
         .ok_or_else(|| Refusal::new(ErrorCode::UnknownKey))
 }
@@ -466,9 +495,9 @@ async fn id_of(worker: &Worker, key: &str) -> Result<String, Refusal> {
         return Ok(key.to_owned());
     }
     let digest = digest_of(key.as_bytes());
-    let rows = stored(worker, |store| async move { store.api_keys().await }).await?;
-    let found = rows.into_iter().find(|row| row.digest == digest);
-    found
+    let found = move |store: Arc<Store>| async move { store.api_key_with_digest(&digest).await };
+    stored(worker, found)
+        .await?
         .map(|row| row.id)
         .ok_or_else(|| Refusal::new(ErrorCode::UnknownKey))
 }

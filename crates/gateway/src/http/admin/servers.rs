@@ -24,7 +24,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use vestibule_store::{ServerId, ServerRecord, StoreError, StoredServer, Unique, Version};
-use view::{Eyes, ServerView, flaws, row};
+use view::{Eyes, Record, ServerView, flaws, row};
 
 /// What stands where ids do in paths of the management API.
 const PATHS: [&str; 5] = ["health", "oauth", "register", "submissions", "import"];
@@ -44,15 +44,20 @@ pub(crate) struct Asker<'a> {
 
 /// The servers that the asker may see: for whoever manages the gateway all of them, those too that cannot be served.
 pub(crate) async fn list(worker: &Worker, asker: Asker<'_>) -> Result<Vec<ServerView>> {
-    let rows = rows(worker).await?;
-    let app = worker.live.app();
     let eyes = Eyes::of(asker.admission);
+    let rows = match eyes {
+        Eyes::Manager => rows(worker).await?,
+        Eyes::Member | Eyes::Narrow => Vec::new(),
+    };
+    let app = worker.live.app();
     let now = app.clock.unix_seconds();
     let seen = servers_for(&app, asker, eyes);
-    let mut views: Vec<_> = seen
-        .iter()
-        .map(|server| ServerView::of(server, row(&rows, &server.store_id), eyes, now))
-        .collect();
+    let view = |server: &Arc<Server>| {
+        let known = || Record::Known(app.registry.provenance(server));
+        let record = row(&rows, &server.store_id).map_or_else(known, Record::Row);
+        ServerView::of(server, record, eyes, now)
+    };
+    let mut views: Vec<_> = seen.iter().map(view).collect();
     if eyes == Eyes::Manager {
         let unserved = rows
             .iter()
@@ -83,18 +88,30 @@ pub(crate) async fn find(
     asker: Asker<'_>,
     id: &str,
 ) -> Result<(ServerView, Option<Arc<Server>>)> {
-    let rows = rows(worker).await?;
-    let app = worker.live.app();
     let eyes = Eyes::of(asker.admission);
-    if let Some(server) = server_for(&app, asker, eyes, id)? {
-        let now = app.clock.unix_seconds();
-        let view = ServerView::of(&server, row(&rows, &server.store_id), eyes, now);
-        return Ok((view, Some(server)));
+    let app = worker.live.app();
+    let now = app.clock.unix_seconds();
+    let server = server_for(&app, asker, eyes, id)?;
+    if eyes != Eyes::Manager {
+        let server = server.ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound))?;
+        let record = Record::Known(app.registry.provenance(&server));
+        return Ok((ServerView::of(&server, record, eyes, now), Some(server)));
     }
-    let unserved = rows.iter().find(|row| row.id.as_str() == id);
-    match unserved.filter(|_| eyes == Eyes::Manager) {
-        Some(row) => Ok((left_out(worker, row), None)),
-        None => Err(Refusal::new(ErrorCode::ServerNotFound)),
+    let stored = server
+        .as_ref()
+        .map_or_else(|| ServerId::new(id).ok(), |server| Some(server.store_id.clone()));
+    let row = match stored {
+        Some(id) => row_of(worker, id).await?,
+        None => None,
+    };
+    match (server, row) {
+        (Some(server), row) => {
+            let known = || Record::Known(app.registry.provenance(&server));
+            let record = row.as_ref().map_or_else(known, Record::Row);
+            Ok((ServerView::of(&server, record, eyes, now), Some(server)))
+        }
+        (None, Some(row)) => Ok((left_out(worker, &row), None)),
+        (None, None) => Err(Refusal::new(ErrorCode::ServerNotFound)),
     }
 }
 
@@ -258,6 +275,18 @@ async fn rows(worker: &Worker) -> Result<Vec<StoredServer>> {
     Ok(rows)
 }
 
+/// The store's row of a server that is not only tried.
+async fn row_of(worker: &Worker, id: ServerId) -> Result<Option<StoredServer>> {
+    if worker.app.store.is_none() || !worker.live.app().management.stored_servers {
+        return Ok(None);
+    }
+    let found = worker
+        .live
+        .on_store(move |store| async move { store.server(&id).await });
+    let row = found.await.map_err(refused)?;
+    Ok(row.filter(|row| row.expires_at.is_none()))
+}
+
 /// The row of a server that can be changed.
 async fn stored(worker: &Worker, id: &str) -> Result<StoredServer> {
     changeable(worker)?;
@@ -275,13 +304,8 @@ async fn stored(worker: &Worker, id: &str) -> Result<StoredServer> {
         );
         return Err(Refusal::because(ErrorCode::ServerReadOnly, message));
     }
-    let id = server_id(id)?;
-    let found = worker
-        .live
-        .on_store(move |store| async move { store.server(&id).await });
-    let row = found.await.map_err(refused)?;
-    row.filter(|row| row.expires_at.is_none())
-        .ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound))
+    let row = row_of(worker, server_id(id)?).await?;
+    row.ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound))
 }
 
 /// Whether the operator lets servers be changed at run time.
@@ -373,6 +397,8 @@ fn entry(id: &ServerId, name: &str, document: &Document, expires_at: Option<u64>
         name: name.to_owned(),
         document: SecretString::from(document),
         version: Version::from_number(0),
+        created_at: 0,
+        updated_at: 0,
         expires_at,
     }
 }
@@ -398,12 +424,13 @@ async fn done(
 ) -> Result<ServerView> {
     worker.app.audit.changed(actor, what, server.as_str(), id);
     worker.live.look().await.map_err(refused)?;
-    let rows = rows(worker).await?;
-    let row = row(&rows, server).ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound))?;
+    let row = row_of(worker, server.clone()).await?;
+    let row = row.ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound))?;
     let app = worker.live.app();
+    let now = app.clock.unix_seconds();
     Ok(match app.registry.by_id(server.as_str()) {
-        Some(server) => ServerView::of(server, Some(row), Eyes::Manager, app.clock.unix_seconds()),
-        None => left_out(worker, row),
+        Some(server) => ServerView::of(server, Record::Row(&row), Eyes::Manager, now),
+        None => left_out(worker, &row),
     })
 }
 

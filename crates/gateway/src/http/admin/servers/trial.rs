@@ -1,7 +1,7 @@
 //! Servers before they are saved: one that is there for five minutes, by its id and for whoever manages the gateway
 //! alone, so that somebody can sign in to it; and one that is there for a single look and written nowhere.
 
-use super::view::{Eyes, ServerView, flaws};
+use super::view::{Eyes, Record, ServerView, flaws};
 use super::{
     Result, changeable, document_of, entry, invalid, judge, judged, random_hex, record, refused, server_id,
 };
@@ -43,7 +43,7 @@ pub(crate) async fn begin(
     let app = worker.live.app();
     let server = app.registry.by_id(added.as_str());
     let server = server.ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound))?;
-    let mut view = ServerView::of(server, None, Eyes::Manager, now);
+    let mut view = ServerView::of(server, Record::Known(server.provenance), Eyes::Manager, now);
     view.dropped_secrets = tried.dropped;
     view.expires_at = Some(now + LIFE);
     Ok(view)

@@ -141,6 +141,15 @@ pub(crate) struct Written {
     pub(crate) by: Option<String>,
 }
 
+/// What is known of how a server was written.
+#[derive(Clone, Copy)]
+pub(crate) enum Record<'r> {
+    /// The store's row, which says who.
+    Row(&'r StoredServer),
+    /// As much as the gateway has in memory.
+    Known(Provenance),
+}
+
 /// One server.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerView {
@@ -175,11 +184,11 @@ pub(crate) struct ServerView {
 }
 
 impl ServerView {
-    /// A server that is served; `row` is where the store has it.
-    pub(crate) fn of(server: &Server, row: Option<&StoredServer>, eyes: Eyes, now: u64) -> Self {
-        let mut view = match row {
-            Some(row) => Self::of_row(row, eyes),
-            None => Self::bare(&server.id, &server.name, Source::of(server.provenance), eyes),
+    /// A server that is served.
+    pub(crate) fn of(server: &Server, record: Record<'_>, eyes: Eyes, now: u64) -> Self {
+        let mut view = match record {
+            Record::Row(row) => Self::of_row(row, eyes),
+            Record::Known(provenance) => Self::known(server, provenance, eyes),
         };
         view.health = Some(HealthView::of(server, now));
         let document = (*server.shown).clone();
@@ -281,6 +290,28 @@ impl ServerView {
             at: row.updated_at,
             by: by(&row.updated_by),
         });
+        view
+    }
+
+    fn known(server: &Server, provenance: Provenance, eyes: Eyes) -> Self {
+        let mut view = Self::bare(&server.id, &server.name, Source::of(provenance), eyes);
+        if let Provenance::Store {
+            version,
+            created_at,
+            updated_at,
+            expires_at: None,
+        } = provenance
+        {
+            view.version = Some(version.to_number());
+            view.created = Some(Written {
+                at: created_at,
+                by: None,
+            });
+            view.updated = Some(Written {
+                at: updated_at,
+                by: None,
+            });
+        }
         view
     }
 

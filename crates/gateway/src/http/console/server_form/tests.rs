@@ -27,6 +27,8 @@ fn problems(fields: &Map<String, Value>) -> Vec<String> {
         name: "one".into(),
         document: Value::Object(fields.clone()).to_string().into(),
         version: Version::from_number(1),
+        created_at: 0,
+        updated_at: 0,
         expires_at: None,
     };
     let loaded = config::load_with("mcp_servers: {}\n", &HashMap::new(), &[entry]);
