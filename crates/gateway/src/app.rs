@@ -266,12 +266,9 @@ impl App {
             &self.metrics,
         )?;
         Ok(Self {
-            gate: Gate::new(
-                settings.master_key,
-                settings.caller_headers.key.clone(),
-                Arc::clone(&self.keys),
-                Arc::clone(self.gate.sessions()),
-            ),
+            gate: self
+                .gate
+                .next(settings.master_key, settings.caller_headers.key.clone()),
             keys: Arc::clone(&self.keys),
             caller_headers: settings.caller_headers,
             guard: Guard::new(settings.access, self.loopback),

@@ -11,6 +11,7 @@ pub mod config;
 pub mod credentials;
 pub mod diagnosis;
 pub mod digest;
+pub mod ending;
 pub mod http;
 pub mod ids;
 pub mod issuer;

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::config::{self, LeftOut, Loaded, Problem, Severity, StoredEntry};
 use crate::digest::sha256;
 use crate::ids;
+use crate::registry::End;
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -441,15 +442,19 @@ impl Live {
         }
     }
 
+    /// Streams that began under the configuration `before` end where it changed for them.
     fn install(&self, before: &Arc<App>, next: App) {
         self.current.store(Arc::new(next));
         let now = self.app();
+        before.gate.give_way_to(&now.gate);
         for server in before.registry.all() {
-            let stays = now
-                .registry
-                .at(server.index)
-                .is_some_and(|same| Arc::ptr_eq(same, server));
-            if let (false, Some(bridge)) = (stays, &server.bridged) {
+            let how = match now.registry.by_id(&server.id) {
+                Some(same) if Arc::ptr_eq(same, server) => continue,
+                Some(_) => End::Replaced,
+                None => End::Removed,
+            };
+            server.ending.say(how);
+            if let Some(bridge) = &server.bridged {
                 bridge.end_all();
             }
         }

@@ -4,6 +4,7 @@
 use super::permissions::KeyDocument;
 use crate::clock::{Clock, Moment};
 use crate::digest::sha256;
+use crate::ending::Ending;
 use crate::web::error::{ErrorCode, Refusal};
 use arc_swap::ArcSwap;
 use governor::clock::Clock as GovernorClock;
@@ -18,7 +19,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 use vestibule_store::{ApiKey, User, UserId};
 
 /// What every key begins with.
@@ -84,8 +84,8 @@ pub struct VirtualKey {
     /// Whether it, or its owner, is blocked.
     pub blocked: bool,
     usage: Arc<Usage>,
-    /// Set when a newer snapshot has no such key.
-    gone: watch::Sender<bool>,
+    /// Said when a newer snapshot has no such key.
+    gone: Ending<()>,
     /// Of its text, which another one takes when it is rotated.
     digest: [u8; 32],
 }
@@ -131,22 +131,16 @@ impl VirtualKey {
 
     /// Whether it still counts at `now`, in seconds since 1970. What began with it ends when it does not.
     pub fn counts(&self, now: u64) -> bool {
-        !self.blocked && !*self.gone.borrow() && self.expires_at.is_none_or(|end| now < end)
+        !self.blocked && !self.gone.is_said() && self.expires_at.is_none_or(|end| now < end)
     }
 
     /// Resolves when it counts no longer.
     pub fn over(&self, now: u64) -> impl Future<Output = ()> + Send + 'static {
-        let mut gone = self.gone.subscribe();
+        let gone = self.gone.heard();
         let end = self
             .expires_at
             .map(|end| Duration::from_secs(end.saturating_sub(now)));
         async move {
-            // The sender goes with the last holder of the key, which is no end of the key itself.
-            let gone = async {
-                if gone.wait_for(|gone| *gone).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
             let end = async {
                 match end {
                     Some(end) => tokio::time::sleep(end).await,
@@ -248,7 +242,7 @@ impl Keys {
         for (digest, key) in before.iter() {
             let stays = all.get(digest).is_some_and(|now| Arc::ptr_eq(now, key));
             if !stays {
-                key.gone.send_replace(true);
+                key.gone.say(());
             }
         }
     }
@@ -284,7 +278,7 @@ impl Keys {
             expires_at: row.expires_at,
             blocked: row.blocked || owner.is_some_and(|owner| owner.blocked),
             usage,
-            gone: watch::Sender::new(false),
+            gone: Ending::default(),
             digest: row.digest,
         }
     }

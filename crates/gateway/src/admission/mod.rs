@@ -7,10 +7,13 @@ pub mod server_session;
 
 use crate::audit::note;
 use crate::config::fields;
+use crate::ending::Ending;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
 use aws_lc_rs::constant_time;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, pending};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use keys::{Keys, VirtualKey, digest_of};
 use memchr::memmem;
@@ -47,14 +50,6 @@ impl Principal {
             Self::Key(key) => key.principal(),
             Self::Anyone => b"anyone",
             Self::Delegated => b"delegated",
-        }
-    }
-
-    /// Resolves when what began with it is over; `None` where that is never. `now` is in seconds since 1970.
-    pub fn over(&self, now: u64) -> Option<impl Future<Output = ()> + Send + 'static> {
-        match self {
-            Self::Key(key) => Some(key.over(now)),
-            Self::Master | Self::Anyone | Self::Delegated => None,
         }
     }
 }
@@ -139,6 +134,8 @@ pub struct Admission {
 #[derive(Debug)]
 pub struct Gate {
     master: Option<Key>,
+    /// Said when another master key counts, or one at all where none did.
+    rekeyed: Arc<Ending<()>>,
     /// The operator's own header for the key; it counts first.
     key_header: Option<HeaderName>,
     keys: Arc<Keys>,
@@ -164,10 +161,40 @@ impl Gate {
             key_header,
             keys,
             sessions,
+            rekeyed: Arc::default(),
             master: master_key.map(|text| Key {
                 digest: digest_of(text.expose_secret().as_bytes()),
                 text,
             }),
+        }
+    }
+
+    /// The gate under another configuration.
+    #[must_use]
+    pub fn next(&self, master_key: Option<SecretString>, key_header: Option<HeaderName>) -> Self {
+        let (keys, sessions) = (Arc::clone(&self.keys), Arc::clone(&self.sessions));
+        let mut next = Self::new(master_key, key_header, keys, sessions);
+        let digest = |gate: &Self| gate.master.as_ref().map(|master| master.digest);
+        if digest(&next) == digest(self) {
+            next.rekeyed = Arc::clone(&self.rekeyed);
+        }
+        next
+    }
+
+    /// What began with a master key, or without one, is over where `next` has another.
+    pub fn give_way_to(&self, next: &Self) {
+        if !Arc::ptr_eq(&self.rekeyed, &next.rekeyed) {
+            self.rekeyed.say(());
+        }
+    }
+
+    /// Resolves when what `principal` began is over. `now` is in seconds since 1970.
+    pub fn over(&self, principal: &Principal, now: u64) -> BoxFuture<'static, ()> {
+        match principal {
+            Principal::Key(key) => key.over(now).boxed(),
+            Principal::Master | Principal::Anyone => self.rekeyed.heard().boxed(),
+            // The servers judge them, and what they began ends with the servers.
+            Principal::Delegated => pending().boxed(),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::config::{
 };
 use crate::credentials::per_request::names_in_headers;
 use crate::credentials::{CredentialSource, OutboundCredential};
+use crate::ending::Ending;
 use crate::issuer::paths::Named;
 use crate::net::bridge::{Bridge, Bridges};
 use crate::net::transport::Endpoint;
@@ -87,11 +88,22 @@ pub struct Server {
     pub shown: Arc<Shown>,
     /// What is worth a look about its configuration.
     pub warnings: Vec<Problem>,
+    /// Said when the configuration has it no more, or otherwise. Its streams end then.
+    pub ending: Ending<End>,
     /// See [`ServerSettings::fingerprint`].
     fingerprint: [u8; 32],
     /// How it is called in `x-mcp-{server}-{header}`.
     names_in_headers: Vec<String>,
     calls: AtomicUsize,
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is there no more.
+    Removed,
+    /// It is configured otherwise now.
+    Replaced,
 }
 
 /// A call under way; over when dropped.
@@ -558,6 +570,7 @@ impl Server {
             provenance: settings.provenance,
             shown: settings.shown,
             warnings: settings.warnings,
+            ending: Ending::default(),
             fingerprint: settings.fingerprint,
             metrics: counters,
             health: Health::default(),

@@ -12,8 +12,8 @@ pub struct Body {
     content: Content,
     /// Dropped with the body, which is when the last byte was handed over or the client left.
     attached: Option<Box<dyn Any + Send>>,
-    /// Resolves when nothing more may come.
-    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Nothing more may come when one of them resolves.
+    until: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 enum Content {
@@ -28,7 +28,7 @@ impl Body {
         Self {
             content: Content::Full(None),
             attached: None,
-            until: None,
+            until: Vec::new(),
         }
     }
 
@@ -37,7 +37,7 @@ impl Body {
         Self {
             content: Content::Full((!bytes.is_empty()).then_some(bytes)),
             attached: None,
-            until: None,
+            until: Vec::new(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Body {
         Self {
             content: Content::Frames(Box::pin(frames)),
             attached: None,
-            until: None,
+            until: Vec::new(),
         }
     }
 
@@ -55,9 +55,14 @@ impl Body {
         self.attached = Some(Box::new(guard));
     }
 
-    /// Cuts what comes frame by frame when `over` resolves.
+    /// Whether it comes frame by frame.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.content, Content::Frames(_))
+    }
+
+    /// Cuts what comes frame by frame when `over` resolves, too.
     pub fn cut_at(&mut self, over: impl Future<Output = ()> + Send + 'static) {
-        self.until = Some(Box::pin(over));
+        self.until.push(Box::pin(over));
     }
 }
 
@@ -70,10 +75,9 @@ impl HttpBody for Body {
         match &mut this.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Frames(frames) => {
-                if let Some(until) = &mut this.until
-                    && until.as_mut().poll(cx).is_ready()
-                {
-                    this.until = None;
+                let mut until = this.until.iter_mut();
+                if until.any(|over| over.as_mut().poll(cx).is_ready()) {
+                    this.until.clear();
                     this.content = Content::Full(None);
                     return Poll::Ready(Some(Err(io::Error::other("nothing more may come"))));
                 }

@@ -8,7 +8,7 @@ use vestibule_testkit::{Answer, Request};
 
 /// An open stream, read event by event.
 pub(crate) struct Events {
-    response: reqwest::Response,
+    pub(crate) response: reqwest::Response,
     read: String,
 }
 
@@ -21,6 +21,18 @@ impl Events {
             response,
             read: String::new(),
         }
+    }
+
+    /// Resolves when the client is told that the stream is there.
+    pub(crate) async fn comment(&mut self) {
+        let heard = async {
+            while !self.read.contains(":\n\n") {
+                let chunk = self.response.chunk().await.expect("a chunk").expect("more");
+                self.read.push_str(std::str::from_utf8(&chunk).expect("text"));
+            }
+        };
+        let deadline = 2 * vestibule_testkit::DEADLINE;
+        tokio::time::timeout(deadline, heard).await.expect("a comment");
     }
 
     /// The data of the next event.

@@ -12,7 +12,7 @@ const OUTCOMES: &str = "litellm.ai/server_outcomes";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// A server of the newer revisions, with this resource.
-async fn server(uri: &str) -> Watched {
+pub(crate) async fn server(uri: &str) -> Watched {
     let server = Watched::start().await;
     let discovered = json!({"resultType": "complete", "supportedVersions": [MODERN],
         "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": true}}});
@@ -22,7 +22,7 @@ async fn server(uri: &str) -> Watched {
     server
 }
 
-fn listens(server: &Watched) -> SseHandle {
+pub(crate) fn listens(server: &Watched) -> SseHandle {
     let (answer, handle) = Answer::sse();
     server.push_for("subscriptions/listen", answer);
     handle
@@ -34,7 +34,7 @@ fn filter(notifications: &Value) -> Value {
     message
 }
 
-fn listening(gateway: &TestGateway, notifications: &Value) -> reqwest::RequestBuilder {
+pub(crate) fn listening(gateway: &TestGateway, notifications: &Value) -> reqwest::RequestBuilder {
     gateway
         .http
         .post(gateway.url("/mcp"))
@@ -45,7 +45,7 @@ fn listening(gateway: &TestGateway, notifications: &Value) -> reqwest::RequestBu
         .json(&filter(notifications))
 }
 
-fn acknowledged(notifications: &Value) -> Value {
+pub(crate) fn acknowledged(notifications: &Value) -> Value {
     json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
         "params": {"notifications": notifications, "_meta": {(SUBSCRIPTION): 1}}})
 }

@@ -16,13 +16,13 @@ use vestibule_store::{ServerId, ServerRecord};
 use vestibule_testkit::{Answer, DEADLINE, Idp, Upstream};
 
 /// A configuration file, and a gateway that looks at it.
-struct Site {
+pub(crate) struct Site {
     directory: TempDir,
-    gateway: TestGateway,
+    pub(crate) gateway: TestGateway,
 }
 
 impl Site {
-    async fn start(text: &str) -> Self {
+    pub(crate) async fn start(text: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.yaml");
         std::fs::write(&path, text).expect("written");
@@ -51,7 +51,7 @@ impl Site {
     }
 
     /// Writes, and waits until that is what is in use.
-    async fn takes(&self, text: &str) {
+    pub(crate) async fn takes(&self, text: &str) {
         let before = self.gateway.live.app();
         self.write(text);
         let taken = async {
@@ -74,7 +74,7 @@ fn replace(path: &Path, text: &str) {
     std::fs::rename(&new, path).expect("renamed");
 }
 
-fn open(name: &str, upstream: &Upstream) -> String {
+pub(crate) fn open(name: &str, upstream: &Upstream) -> String {
     entry(name, &format!("url: {}", upstream.url()))
 }
 

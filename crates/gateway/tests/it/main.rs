@@ -67,6 +67,7 @@ mod key_permissions;
 mod keys;
 mod listing;
 mod live;
+mod live_streams;
 mod machine_key;
 mod managing;
 mod matrix;

@@ -455,7 +455,7 @@ pub(crate) async fn exported_by(
     let from = filter.after.unwrap_or(0);
     // Before the head, so that a store that does not answer is a refusal and not an empty file.
     let first = exported(worker, &reader, &filter, from).await?;
-    let over = principal.over(worker.app.clock.unix_seconds());
+    let over = worker.app.gate.over(principal, worker.app.clock.unix_seconds());
     let worker = Arc::clone(worker);
     // The reader goes with the last part, before the client has it.
     let lines = stream::try_unfold(Some((first, reader)), move |part| {
@@ -491,8 +491,7 @@ pub(crate) async fn exported_by(
 }
 
 /// The same body, which breaks off when `over` resolves.
-fn cut(body: Body, over: Option<impl Future<Output = ()> + Send + 'static>) -> Body {
-    let Some(over) = over else { return body };
+fn cut(body: Body, over: impl Future<Output = ()> + Send + 'static) -> Body {
     let mut body = web::Body::frames(body.map_err(io::Error::other));
     body.cut_at(over);
     Body::new(body)
@@ -538,9 +537,9 @@ mod tests {
     #[tokio::test]
     async fn an_export_breaks_off_when_its_key_is_over() {
         let lines = || Body::from("{}");
-        let whole = cut(lines(), Some(pending())).collect().await.expect("whole");
+        let whole = cut(lines(), pending()).collect().await.expect("whole");
         assert_eq!(whole.to_bytes(), "{}");
-        assert!(cut(lines(), Some(ready(()))).collect().await.is_err());
+        assert!(cut(lines(), ready(())).collect().await.is_err());
     }
 
     #[test]

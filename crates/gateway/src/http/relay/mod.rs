@@ -19,9 +19,8 @@ pub mod target;
 pub(crate) mod upstream_client;
 
 use crate::admission::{Admission, Targets};
-use crate::app::Worker;
+use crate::app::{App, Worker};
 use crate::audit::note;
-use crate::clock::Clock;
 use crate::diagnosis::DebugReport;
 use crate::ids::RequestId;
 use crate::net::gather::Gathered;
@@ -142,14 +141,15 @@ where
     server
         .metrics
         .answered(response.status(), started.until(app.clock.now()));
-    bind(&mut response, &admission, &app.clock);
+    bind(&mut response, &admission, app);
     response
 }
 
 /// A stream ends when the key of whoever asked for it does.
-fn bind(response: &mut Response<Body>, admission: &Admission, clock: &Clock) {
-    if let Some(over) = admission.principal.over(clock.unix_seconds()) {
-        response.body_mut().cut_at(over);
+fn bind(response: &mut Response<Body>, admission: &Admission, app: &App) {
+    let body = response.body_mut();
+    if body.is_stream() {
+        body.cut_at(app.gate.over(&admission.principal, app.clock.unix_seconds()));
     }
 }
 

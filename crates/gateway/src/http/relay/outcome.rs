@@ -17,6 +17,7 @@ use crate::policy::tools::Rules;
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal, Wanted};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
@@ -98,11 +99,12 @@ impl Call<'_> {
                 events = events.kept_alive();
             }
             let read = filters || withholds;
-            let events = if read {
+            let mut events = if read {
                 Body::frames(self.filtered_events(rules, &head.headers, events, asker, id)?)
             } else {
                 Body::frames(events)
             };
+            events.cut_at(self.server.ending.heard().map(drop));
             let mut response = self.answer(&head, events, sealed_session, read);
             // A buffering proxy in front of us would hold events back.
             response

@@ -1,5 +1,6 @@
 //! The client's GET stream: the streams of all servers with an open session as one, event by event. A server that
-//! is opened later joins; one that has no stream is left out.
+//! is opened later joins; one that has no stream is left out. Of one that is removed the part ends; where one is configured
+//! otherwise all of it does, so that the client comes again and hears that one too.
 
 use super::Context;
 use super::session::Session;
@@ -10,10 +11,11 @@ use crate::http::relay::forward::Bearer;
 use crate::http::relay::stream::{COMMENT, KEEP_ALIVE};
 use crate::http::relay::upstream_client::{ANSWER_LIMIT, Caller, UpstreamClient};
 use crate::net::stream::UpstreamBody;
-use crate::registry::{Server, ServerIndex, UnderWay};
+use crate::registry::{End, Server, ServerIndex, UnderWay};
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, SelectAll, unfold};
-use futures_util::{Stream, StreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, unfold};
+use futures_util::{FutureExt, Stream, StreamExt};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use std::collections::HashSet;
@@ -39,6 +41,8 @@ struct Listener {
     /// Servers whose streams were there and are over.
     ended: Vec<usize>,
     streams: SelectAll<BoxStream<'static, Heard>>,
+    /// Of the servers, those that are no longer there as they were.
+    endings: FuturesUnordered<BoxFuture<'static, (ServerIndex, End)>>,
     /// When the client hears that the stream is there, whatever else it hears.
     pulse: Interval,
 }
@@ -48,13 +52,19 @@ pub(super) fn merged(
     ctx: &Context,
     session: Session,
 ) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static {
-    let servers = ctx.scope.servers.iter();
+    let servers = &ctx.scope.servers;
+    let ending = |server: &Arc<Server>| {
+        let index = server.index;
+        server.ending.heard().map(move |how| (index, how)).boxed()
+    };
     let mut pulse = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let listener = Listener {
         worker: Arc::clone(&ctx.caller.worker),
         caller: ctx.caller.clone(),
+        endings: servers.iter().map(ending).collect(),
         servers: servers
+            .iter()
             .map(|server| (Arc::clone(server), ctx.bearer(server)))
             .collect(),
         session,
@@ -72,7 +82,7 @@ pub(super) fn merged(
 }
 
 impl Listener {
-    /// `None` once the client has ended the session.
+    /// `None` once the client has ended the session, or has to come again.
     async fn next(&mut self) -> Option<Bytes> {
         let live = Arc::clone(&self.session.live);
         loop {
@@ -83,8 +93,14 @@ impl Listener {
             }
             self.join();
             tokio::select! {
-                // The pulse first: a busy server always has something to say.
+                // These first: a busy server always has something to say.
                 biased;
+                Some((server, how)) = self.endings.next(), if !self.endings.is_empty() => {
+                    self.servers.retain(|(one, _)| one.index != server);
+                    if how == End::Replaced || self.servers.is_empty() {
+                        return None;
+                    }
+                }
                 _ = self.pulse.tick() => {
                     self.worker.app.aggregates.touch(&self.session);
                     for server in self.ended.drain(..) {
@@ -110,7 +126,8 @@ impl Listener {
             };
             if self.joined.insert(server.index.0) {
                 let client = UpstreamClient::resume(&self.caller, server, *bearer, opened);
-                self.streams.push(heard(client, Arc::clone(server)).boxed());
+                let heard = heard(client, Arc::clone(server)).take_until(server.ending.heard());
+                self.streams.push(heard.boxed());
             }
         }
     }

@@ -162,7 +162,7 @@ where
     if let (Some(report), Some(resolutions)) = (report, &ctx.resolutions) {
         report.finish_several(resolutions, &ctx.caller.admission, response.headers_mut());
     }
-    super::bind(&mut response, &admission, &worker.app.clock);
+    super::bind(&mut response, &admission, &worker.app);
     response
 }
 

@@ -11,10 +11,12 @@ use crate::http::relay::upstream_client::{ANSWER_LIMIT, Posted, UpstreamClient, 
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
 use crate::policy::{self, access};
-use crate::registry::{Server, UnderWay};
+use crate::registry::{End, Server, UnderWay};
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
@@ -96,6 +98,7 @@ pub(super) async fn answer(
             rest,
             client: Arc::new(client),
             call: UnderWay::begin(Arc::clone(server)),
+            ending: server.ending.heard().boxed(),
             rpc: rpc.clone(),
             eras,
             progress: asked.progress(),
@@ -234,6 +237,8 @@ struct Relay {
     rest: UpstreamBody,
     client: Arc<UpstreamClient>,
     call: UnderWay<Arc<Server>>,
+    /// The server is no longer there as it was.
+    ending: BoxFuture<'static, End>,
     rpc: RpcId,
     eras: Eras,
     /// The request's own token of progress.
@@ -283,6 +288,10 @@ impl Relay {
                 () = told(cancelled.as_deref()) => {
                     return Some(self.ended(&Refusal::new(ErrorCode::RequestCancelled)));
                 }
+                how = &mut self.ending => return Some(self.cut(match how {
+                    End::Removed => "the server was removed",
+                    End::Replaced => "the server was configured otherwise",
+                })),
                 frame = timeout_at(wait, self.rest.frame()) => frame,
             };
             match frame {

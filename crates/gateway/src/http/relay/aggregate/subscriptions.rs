@@ -17,13 +17,13 @@ use crate::http::relay::upstream_client::{
 };
 use crate::ids::RequestId;
 use crate::net::stream::UpstreamBody;
-use crate::registry::{Server, UnderWay};
+use crate::registry::{End, Server, UnderWay};
 use crate::web::body::Body;
 use crate::web::error::{ErrorCode, Refusal};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, SelectAll, once, unfold};
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use http::{Response, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -396,18 +396,26 @@ fn tagged(method: &str, params: &Members<'_>, subscription: &str) -> Bytes {
     ))
 }
 
-/// All servers' messages, until one of them ends. Dropped, it drops every server's stream.
+/// All servers' messages, until one of them ends its stream or is configured otherwise; of a server that is removed
+/// the part ends, and with the last of them all. Dropped, it drops every server's stream.
 fn merged(
     sources: Vec<Source>,
     rpc: RpcId,
     id: RequestId,
 ) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static {
+    let nobody = sources.is_empty();
     let streams = sources.into_iter().map(|source| {
         let rpc = rpc.clone();
-        unfold(Some((source, rpc)), move |state| async move {
-            let (mut source, rpc) = state?;
-            if let Some(bytes) = source.next(rpc.as_json()).await {
-                return Some((Some(bytes), Some((source, rpc))));
+        let ending = source.call.server().ending.heard().boxed();
+        unfold(Some((source, ending, rpc)), move |state| async move {
+            let (mut source, mut ending, rpc) = state?;
+            let heard = tokio::select! {
+                biased;
+                how = &mut ending => return (how == End::Replaced).then_some((None, None)),
+                heard = source.next(rpc.as_json()) => heard,
+            };
+            if let Some(bytes) = heard {
+                return Some((Some(bytes), Some((source, ending, rpc))));
             }
             let server = source.call.server();
             tracing::info!(request_id = %id, server = %server.name, "the server ended its subscription");
@@ -416,13 +424,14 @@ fn merged(
         .boxed()
     });
     let streams: SelectAll<BoxStream<'static, Option<Bytes>>> = streams.collect();
-    unfold(Some((streams, rpc)), |state| async {
+    unfold(Some((streams, rpc)), move |state| async move {
         let (mut streams, rpc) = state?;
         let heard = async {
             match streams.next().await {
                 Some(heard) => heard,
-                // Nobody is listened to, and the client was told.
-                None => std::future::pending().await,
+                // The client was told.
+                None if nobody => std::future::pending().await,
+                None => None,
             }
         };
         Some(match timeout(KEEP_ALIVE, heard).await {
