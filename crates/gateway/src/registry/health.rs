@@ -1,5 +1,5 @@
-//! What this process knows about whether a server answers: the outcome of the last look, and when a call last came
-//! back. It ends with the server's configuration. Looking is done elsewhere.
+//! What this process knows about whether a server answers: the outcome of the last look, when a call last came back,
+//! and why one last did not. It ends with the server's configuration. Looking is done elsewhere.
 
 use crate::web::error::ErrorCode;
 use arc_swap::ArcSwapOption;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// For so long a call that came back says that the server answers.
+/// For so long a call says whether the server answers.
 const RECENT: u64 = 300;
 
 /// The state of one server.
@@ -15,17 +15,19 @@ const RECENT: u64 = 300;
 pub struct Health {
     /// When a call last came back with success, in seconds since 1970.
     answered: AtomicU64,
+    /// When a call last failed on its way.
+    failed: ArcSwapOption<Look>,
     last: ArcSwapOption<Look>,
     /// One look at a time.
     looking: Mutex<()>,
 }
 
-/// A look at a server.
+/// A look at a server, or a call that was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
     /// When, in seconds since 1970.
     at: u64,
-    /// Since when looks have had this status.
+    /// Since when the status is this one.
     since: u64,
     fault: Option<HealthFault>,
 }
@@ -82,6 +84,21 @@ impl Health {
         self.answered.store(now, Ordering::Relaxed);
     }
 
+    /// A call failed on its way to the server, or at the server itself. It keeps nobody from looking.
+    pub fn failed(&self, fault: HealthFault, now: u64) {
+        let before = self.failed.load();
+        let answered = self.answered.load(Ordering::Relaxed);
+        let since = before
+            .as_ref()
+            .filter(|before| before.at > answered && now.saturating_sub(before.at) < RECENT)
+            .map_or(now, |before| before.since);
+        self.failed.store(Some(Arc::new(Look {
+            at: now,
+            since,
+            fault: Some(fault),
+        })));
+    }
+
     /// Waits until nobody else looks.
     pub async fn turn(&self) -> MutexGuard<'_, ()> {
         self.looking.lock().await
@@ -113,9 +130,13 @@ impl Health {
     /// What is known at `now`.
     pub fn report(&self, now: u64) -> Report {
         let answered = self.answered.load(Ordering::Relaxed);
-        let look = self.last.load();
+        let is_recent = |at: u64| now.saturating_sub(at) < RECENT;
+        let answers = answered > 0 && is_recent(answered);
+        let failed = self.failed.load_full().filter(|failed| is_recent(failed.at));
+        // The later one; of two at once the look, which asks nothing special.
+        let seen = [failed, self.last.load_full()].into_iter().flatten();
+        let look = seen.max_by_key(|look| look.at);
         let look = look.as_deref();
-        let answers = answered > 0 && now.saturating_sub(answered) < RECENT;
         match look {
             Some(look) if !answers || look.at > answered || look.fault.is_none() => Report {
                 status: if look.fault.is_none() {
@@ -231,6 +252,29 @@ mod tests {
             (report.status, report.seen, report.since),
             (Status::Healthy, Some(1050), Some(1040))
         );
+    }
+
+    #[test]
+    fn a_call_that_failed_is_news_for_a_while_and_stands_in_for_no_look() {
+        let health = Health::default();
+        health.failed(fault(), 1000);
+        health.failed(fault(), 1005);
+        let report = health.report(1006);
+        assert_eq!(
+            (report.status, report.seen, report.since, report.fault),
+            (Status::Unhealthy, Some(1005), Some(1000), Some(fault()))
+        );
+        assert!(!health.seen_within(10, 1006));
+        health.answered(1010);
+        assert_eq!(health.report(1010).status, Status::Healthy);
+        health.failed(fault(), 1020);
+        assert_eq!(health.report(1020).since, Some(1020));
+        health.looked(None, 1030);
+        assert_eq!(health.report(1030).status, Status::Healthy);
+        health.failed(fault(), 1040);
+        assert_eq!(health.report(1339).status, Status::Unhealthy);
+        // What was looked at is what is left.
+        assert_eq!(health.report(1340).status, Status::Healthy);
     }
 
     #[test]

@@ -634,6 +634,27 @@ async fn a_probe_says_what_is_there_and_fills_in_what_is_empty() {
 }
 
 #[tokio::test]
+async fn nobody_probes_what_is_no_server() {
+    let gateway = TestGateway::with_servers("  {}\n").await;
+    let person = Person::operator(&gateway).await;
+    for url in [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://0xa9fea9fe/mcp",
+        "http://169.254.0.7:8080/mcp",
+        "http://[fe80::1]/mcp",
+        "http://[::ffff:169.254.169.254]/mcp",
+        "http://[fd00:ec2::254]/latest/meta-data/",
+        "http://100.100.100.200/mcp",
+        "http://0.0.0.0:9/mcp",
+    ] {
+        let said = html(&person.send("/ui/servers/probe", &[("url", url)]).await);
+        let said = text(&said, ".note");
+        let refused = "This is the address of a metadata service, link-local or reserved.";
+        assert!(said.contains(refused), "{url}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn health_is_told_apart_from_sign_ins() {
     let provider = Provider::start().await;
     let (up, asks) = (Upstream::start().await, provider.upstream().await);

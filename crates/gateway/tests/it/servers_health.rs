@@ -6,6 +6,8 @@ use crate::harness::{
 use crate::servers_harness::{SERVERS, Site, ask, ask_as};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use vestibule_testkit::{Answer, Idp, Reply, Upstream, free_addr};
 
 async fn health(gateway: &TestGateway, query: &str) -> Vec<Value> {
@@ -137,6 +139,75 @@ async fn looks_are_ten_seconds_apart_and_calls_count_too() {
     gateway.advance(1000);
     let list = ask(&gateway, Method::GET, SERVERS, None).await.body;
     assert_eq!((&list[0]["status"], opened()), (&json!("unhealthy"), 2));
+}
+
+#[tokio::test]
+async fn a_call_that_failed_on_its_way_is_a_sign_until_one_comes_back() {
+    let (broken, silent) = (Upstream::start().await, Upstream::start().await);
+    let servers = [
+        entry("broken", &format!("url: {}\nserver_id: broken", broken.url())),
+        entry(
+            "down",
+            &format!("url: http://{}/mcp\nserver_id: down", free_addr()),
+        ),
+        entry(
+            "silent",
+            &format!("url: {}\nserver_id: silent\ntimeout: 0.2", silent.url()),
+        ),
+        // Nobody looks at it, and calls are all that there is to go by.
+        entry(
+            "people",
+            &format!(
+                "url: http://{}/mcp\nserver_id: people\nauth_type: true_passthrough",
+                free_addr()
+            ),
+        ),
+        entry(
+            "refusing",
+            &format!(
+                "url: {}\nserver_id: refusing\nauth_type: true_passthrough",
+                broken.url()
+            ),
+        ),
+    ];
+    let gateway = TestGateway::with_servers(&servers.concat()).await;
+    let listed = async || {
+        let list = ask(&gateway, Method::GET, SERVERS, None).await.body;
+        let rows = list.as_array().expect("a list").clone();
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or("-").to_owned();
+        let told = |row: &Value| {
+            let columns = ["server_id", "status", "health_check_step", "health_check_code"];
+            columns.map(|name| text(row, name)).join(" ")
+        };
+        rows.iter().map(told).collect::<Vec<_>>()
+    };
+    let unknown = ["broken", "down", "silent", "people", "refusing"].map(|id| format!("{id} unknown - -"));
+    assert_eq!(listed().await, unknown);
+    broken.push(Answer::raw(503, &[("Content-Type", "text/plain")], b"not now"));
+    silent.push(Answer::Gate(Arc::new(Semaphore::new(0))));
+    for name in ["broken", "down", "silent", "people"] {
+        let (status, body) = gateway.echo(&format!("/{name}/mcp"), "a").await;
+        assert!(status >= 500, "{name}: {status} {body}");
+    }
+    // What the caller shows is no sign of the server's.
+    broken.accept("another-token");
+    assert_eq!(gateway.echo("/refusing/mcp", "a").await.0, 401);
+    assert_eq!(
+        listed().await,
+        [
+            "broken unhealthy session upstream_error",
+            "down unhealthy connect upstream_unreachable",
+            "silent unhealthy session upstream_timeout",
+            "people unhealthy connect upstream_unreachable",
+            "refusing unknown - -",
+        ]
+    );
+    assert_eq!(gateway.echo("/silent/mcp", "a").await.0, 200);
+    gateway.advance(299);
+    assert_eq!(listed().await[2], "silent healthy - -");
+    assert_eq!(listed().await[3], "people unhealthy connect upstream_unreachable");
+    gateway.advance(1);
+    assert_eq!(listed().await, unknown);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::net::token_endpoint::TokenFault;
 use crate::net::transport::Endpoint;
 use crate::policy::access;
 use crate::registry::Server;
+use crate::registry::health::{HealthFault, Step};
 use crate::web::error::{ErrorCode, Refusal, Wanted};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
@@ -97,13 +98,35 @@ impl Call<'_> {
         match &answer {
             Ok(answer) => {
                 note::resolution(answer.resolution);
-                if answer.response.status().is_success() {
+                let status = answer.response.status();
+                if status.is_success() {
                     self.server.health.answered(self.worker.app.clock.unix_seconds());
+                } else if status.is_server_error() && self.method == Method::POST {
+                    // Not every server that has no stream to GET says so with 405.
+                    let message = format!(
+                        "The MCP server {} answered with status {status}.",
+                        self.server.name
+                    );
+                    self.did_not_get_there(ErrorCode::UpstreamError, message);
                 }
             }
-            Err(_) => note::resolution(self.intended()),
+            Err(refusal) => {
+                note::resolution(self.intended());
+                if is_on_the_way(refusal.code) {
+                    self.did_not_get_there(refusal.code, refusal.message.clone().into_owned());
+                }
+            }
         }
         answer
+    }
+
+    /// What the call came to is a sign of the server's health.
+    fn did_not_get_there(&self, code: ErrorCode, message: String) {
+        let step = Step::of(code);
+        let fault = HealthFault { code, step, message };
+        self.server
+            .health
+            .failed(fault, self.worker.app.clock.unix_seconds());
     }
 
     async fn forwarded(&self) -> Result<Answer, Refusal> {
@@ -430,6 +453,18 @@ impl Call<'_> {
             SendFault::Bridge(fault) => not_bridged(name, fault),
         }
     }
+}
+
+/// Whether a refusal says that the server is not there, or not well: none that comes of what the caller shows.
+fn is_on_the_way(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UpstreamUnreachable
+            | ErrorCode::UpstreamConnectTimeout
+            | ErrorCode::UpstreamTimeout
+            | ErrorCode::UpstreamClosed
+            | ErrorCode::ServerNotStarted
+    )
 }
 
 /// 307 and 308 keep method and body (RFC 9110 sections 15.4.8 and 15.4.9).
