@@ -54,8 +54,8 @@ def description(keyed, admin):
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_whatever_is_sent(description, admin, mode):
     tried = set()
-    for result in description.get_all_operations():
-        operation = result.ok()
+    operations = [result.ok() for result in description.get_all_operations()]
+    for operation in operations:
 
         @settings(
             max_examples=20,
@@ -75,7 +75,8 @@ def test_whatever_is_sent(description, admin, mode):
         except Unsatisfiable:
             # An operation without input has nothing that could be wrong.
             assert mode == GenerationMode.NEGATIVE, operation.label
-    assert len(tried) >= 15, tried
+    # Half of them have no input that could be wrong.
+    assert len(tried) >= len(operations) // (1 if mode == GenerationMode.POSITIVE else 2) >= 15, tried
 
 
 def test_nothing_that_was_sent_took_the_key_that_it_was_sent_with(keyed, admin):

@@ -9,8 +9,9 @@ use super::fields::{self, Kind, Support};
 use super::headers::STATIC_FIELDS;
 use super::oauth::INTERACTIVE_ONLY;
 use super::problem::{Problem, Severity, nearest};
+use super::reference;
 use super::server::OAUTH_FIELDS;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use url::Url;
 
 /// Members of a request beside the fields of a server.
@@ -108,6 +109,36 @@ impl Change {
         } else {
             Err(problems)
         }
+    }
+
+    /// The JSON Schema of what [`Change::read`] takes; what a form sends for a field that it does not have is in it.
+    pub fn schema() -> Value {
+        let blank = json!([null, "", [], {}]);
+        let mut schema = reference::server();
+        let mut properties = Map::new();
+        for field in fields::SERVER {
+            let property = match schema["properties"].get(field.name) {
+                Some(property) => json!({"anyOf": [property, {"enum": blank}]}),
+                None => json!({"enum": [null, "", [], {}, false], "description": field.doc}),
+            };
+            properties.insert(field.name.to_owned(), property);
+        }
+        let names = CREDENTIAL_FIELDS.iter().copied().flatten();
+        let credentials: Map<String, Value> = names
+            .filter_map(|name| Some(((*name).to_owned(), properties.get(*name)?.clone())))
+            .collect();
+        let beside = [
+            ("server_id", json!({"type": ["string", "null"]})),
+            ("server_name", json!({"type": ["string", "null"]})),
+            ("version", json!({"type": ["integer", "null"]})),
+            (
+                "credentials",
+                json!({"type": ["object", "null"], "properties": credentials, "additionalProperties": false}),
+            ),
+        ];
+        properties.extend(beside.map(|(name, schema)| (name.to_owned(), schema)));
+        schema["properties"] = Value::Object(properties);
+        schema
     }
 
     /// The name of a server that is added: its own, or the alias.

@@ -15,12 +15,7 @@ pub fn json_schema() -> Value {
     let mut audit = section(fields::AUDIT);
     audit["additionalProperties"] = json!(false);
     own["properties"]["audit"] = audit;
-    let mut server = section(fields::SERVER);
-    server["additionalProperties"] = json!(false);
-    let mut variable = section(fields::ENV_VAR);
-    variable["additionalProperties"] = json!(false);
-    server["properties"]["env_vars"]["type"] = json!("array");
-    server["properties"]["env_vars"]["items"] = variable;
+    let mut server = server();
     server["anyOf"] = json!([{"required": ["url"]}, {"required": ["command"]}]);
     let mut properties = Map::new();
     for (name, doc) in fields::SECTIONS {
@@ -47,6 +42,17 @@ pub fn json_schema() -> Value {
         "additionalProperties": false,
         "properties": properties,
     })
+}
+
+/// One server.
+pub(super) fn server() -> Value {
+    let mut server = section(fields::SERVER);
+    server["additionalProperties"] = json!(false);
+    let mut variable = section(fields::ENV_VAR);
+    variable["additionalProperties"] = json!(false);
+    server["properties"]["env_vars"]["type"] = json!("array");
+    server["properties"]["env_vars"]["items"] = variable;
+    server
 }
 
 /// A section's properties. Fields that are not supported yet are left out, so an editor marks them.

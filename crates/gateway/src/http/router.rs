@@ -34,23 +34,27 @@ type Answer = axum::response::Response;
 
 /// Every route but the MCP endpoints, which [`target::of`] reads.
 fn routes(worker: &Arc<Worker>) -> Router<Arc<Worker>> {
+    routes_of_programs()
+        // People with a browser.
+        .merge(console::routes(worker))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// Those that are no pages.
+pub(super) fn routes_of_programs() -> Router<Arc<Worker>> {
     Router::new()
         // Scripts and LiteLLM's own clients.
         .route("/mcp-rest/tools/list", get(rest::list))
         .route("/mcp-rest/tools/call", post(rest::call))
-        .route("/v1/mcp/tools", get(rest::list_prefixed))
         // Whoever manages the gateway, and people with their own tokens.
         .merge(admin::routes())
-        // People with a browser.
-        .merge(console::routes(worker))
         // Load balancers and orchestrators.
         .route("/health/liveliness", get(alive))
         .route("/health/liveness", get(alive))
         .route("/health/readiness", get(ready))
         // Prometheus.
         .route("/metrics", get(metrics))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
 }
 
 /// A worker's thread, whose configuration changes between requests.

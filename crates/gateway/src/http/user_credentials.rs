@@ -6,7 +6,7 @@ use crate::app::{People, Worker};
 use crate::audit::note;
 use crate::config::SignIn;
 use crate::credentials::person::{Grant, Person};
-use crate::http::admin::api::{Answer, Input, Media, Nothing, Operation, Who, written};
+use crate::http::admin::api::{Answer, Input, Nothing, Operation, Who, written};
 use crate::http::admin::servers::people;
 use crate::http::admin::time::utc;
 use crate::http::admin::{actor, manager};
@@ -43,14 +43,13 @@ struct Asked<'w> {
 /// The operations; whoever has a key may ask for their own.
 pub(crate) fn operations() -> Vec<Operation> {
     const ONE: &str = "/v1/mcp/server/{server_id}/oauth-user-credential";
-    let (key, json) = (Who::AnyKey, Media::Json);
+    let key = Who::AnyKey;
     vec![
         Operation::by_hand::<Nothing, Vec<Kept>>(
             Method::GET,
             "/v1/mcp/user-credentials",
             key,
             "The servers for which a person's tokens are kept.",
-            json,
             get(list),
         ),
         Operation::by_hand::<Brought, Connection>(
@@ -58,15 +57,13 @@ pub(crate) fn operations() -> Vec<Operation> {
             ONE,
             key,
             "Keep tokens that the person got elsewhere.",
-            json,
             post(put),
         ),
-        Operation::by_hand::<Nothing, Connection>(
+        Operation::by_hand::<Whose, Connection>(
             Method::DELETE,
             ONE,
             key,
             "Forget what is kept, and revoke it where that is offered.",
-            json,
             delete(remove),
         ),
         Operation::by_hand::<Nothing, Connection>(
@@ -74,7 +71,6 @@ pub(crate) fn operations() -> Vec<Operation> {
             "/v1/mcp/server/{server_id}/oauth-user-credential/status",
             key,
             "What is kept, without a secret.",
-            json,
             get(status),
         ),
     ]
@@ -94,6 +90,15 @@ struct Kept {
     connected_at: Option<String>,
 }
 
+/// Whose are forgotten.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "it is there to be described")]
+struct Whose {
+    /// Another person's, for whoever manages the gateway.
+    user_id: Option<String>,
+}
+
+impl Input for Whose {}
 impl Input for Brought {}
 impl Answer for Kept {}
 

@@ -2,7 +2,7 @@
 //! for people is [`crate::issuer`]'s.
 
 use super::admin::actor;
-use super::admin::api::{Answer, Input, Media, Nothing, Operation, Who};
+use super::admin::api::{Answer, Input, Nothing, Operation, Who};
 use super::relay::read_body;
 use super::router::{id_of, peer_of};
 use super::user_credentials::{answer, person, unavailable};
@@ -31,14 +31,13 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The operations; whoever has a key may bring their own.
 pub(crate) fn operations() -> Vec<Operation> {
     const ONE: &str = "/v1/mcp/server/{server_id}/user-credential";
-    let (key, json) = (Who::AnyKey, Media::Json);
+    let key = Who::AnyKey;
     vec![
         Operation::by_hand::<OwnKey, OwnKeyKept>(
             Method::POST,
             ONE,
             key,
             "Keep the person's own key for a server that takes such keys.",
-            json,
             post(put),
         ),
         Operation::by_hand::<Nothing, OwnKeyKept>(
@@ -46,7 +45,6 @@ pub(crate) fn operations() -> Vec<Operation> {
             ONE,
             key,
             "Forget the person's own key for a server.",
-            json,
             delete(remove),
         ),
     ]

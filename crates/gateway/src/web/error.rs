@@ -6,6 +6,7 @@ use crate::ids::RequestId;
 use crate::web::body::Body;
 use crate::web::json::no_store;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::borrow::Cow;
@@ -331,7 +332,7 @@ pub struct Refusal {
 }
 
 /// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Flaw {
     /// Which one; empty for the whole.
     pub field: String,

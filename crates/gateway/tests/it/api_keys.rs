@@ -178,7 +178,7 @@ async fn what_a_key_cannot_be_is_refused_by_name() {
             "invalid_field",
             "`servers`",
         ),
-        (json!(["sk-"]), "invalid_field", "JSON object"),
+        (json!(["sk-"]), "body_not_an_object", "JSON object"),
     ] {
         let refused = post(&gateway, "/key/generate", body.clone()).await;
         assert_eq!(refused.code(), code, "{body} {refused:?}");

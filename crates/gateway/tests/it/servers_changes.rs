@@ -179,7 +179,7 @@ async fn everything_wrong_is_said_at_once_and_nothing_is_written() {
             "{body}: {problems:?}"
         );
     }
-    for body in ["", "[]", "{", "1"] {
+    for body in ["[]", "{", "1"] {
         let request = gateway
             .http
             .post(gateway.url(SERVERS))

@@ -3,12 +3,13 @@
 //!
 //! A family of operations has a function `operations()` that lists them, and [`super::operations`] has all families.
 
+use super::servers::Asker;
 use super::{actor, answer, manager};
 use crate::admission::Admission;
 use crate::app::Worker;
 use crate::audit::{Actor, note};
 use crate::http::relay::read_body;
-use crate::http::router::id_of;
+use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::body::Body;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use url::form_urlencoded;
 
 /// The largest input that is read.
-const BODY_LIMIT: usize = 64 * 1024;
+const BODY_LIMIT: usize = 256 * 1024;
 /// As much of foreign text as a message repeats.
 const TEXT_SHOWN: usize = 200;
 
@@ -38,6 +39,8 @@ pub(crate) enum Who {
     Admin,
     /// Whoever has a key; the operation itself says what of.
     AnyKey,
+    /// Whoever comes, without a key too. Such an operation is made by hand.
+    Anybody,
 }
 
 /// What an operation is asked with: the members of a JSON object, or the parameters of a query.
@@ -50,6 +53,10 @@ pub(crate) trait Input: DeserializeOwned + JsonSchema + Send {
 pub(crate) trait Answer: Serialize + JsonSchema + Send {
     /// With this status.
     const STATUS: StatusCode = StatusCode::OK;
+    /// How it is written.
+    const MEDIA: Media = Media::Json;
+    /// Whether what failed is told in the same form too.
+    const FAILS_ALIKE: bool = false;
 }
 
 impl Answer for Value {}
@@ -79,6 +86,15 @@ impl Call {
         actor(&self.admission)
     }
 
+    /// Who asks, to see servers.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker {
+            admission: &self.admission,
+            headers: &self.parts.headers,
+            peer: peer_of(&self.parts),
+        }
+    }
+
     /// What stands in the path at `{name}`.
     pub(crate) fn in_path(&self, name: &str) -> &str {
         let found = self.in_path.iter().find(|(known, _)| known == name);
@@ -93,6 +109,8 @@ pub(crate) enum Media {
     Json,
     /// A document a line.
     JsonLines,
+    /// Not at all.
+    Nothing,
 }
 
 /// An operation with its route and its description.
@@ -105,6 +123,7 @@ pub(crate) struct Operation {
     pub(crate) input: Described,
     pub(crate) answer: Described,
     pub(crate) media: Media,
+    pub(crate) fails_alike: bool,
     pub(crate) route: MethodRouter<Arc<Worker>>,
 }
 
@@ -172,7 +191,7 @@ impl Operation {
             };
             answer(&worker, result.await, id)
         };
-        Self::by_hand::<I, T>(method, path, who, summary, Media::Json, on(filter, handler))
+        Self::by_hand::<I, T>(method, path, who, summary, on(filter, handler))
     }
 
     /// With a handler that admits, reads and answers by itself.
@@ -181,7 +200,6 @@ impl Operation {
         path: &'static str,
         who: Who,
         summary: &'static str,
-        media: Media,
         route: MethodRouter<Arc<Worker>>,
     ) -> Self {
         Self {
@@ -192,7 +210,8 @@ impl Operation {
             status: T::STATUS,
             input: Described::of::<I>(false),
             answer: Described::of::<T>(true),
-            media,
+            media: T::MEDIA,
+            fails_alike: T::FAILS_ALIKE,
             route,
         }
     }
@@ -239,7 +258,7 @@ async fn admitted(
     Ok((call, body))
 }
 
-/// An answer with its status.
+/// An answer with its status; null where nothing is written.
 pub(crate) fn written<T: Answer>(answer: &T) -> Result<(StatusCode, Value), Refusal> {
     let document = serde_json::to_value(answer).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written");
@@ -253,8 +272,7 @@ fn of_body(body: &Bytes) -> Result<Map<String, Value>, Refusal> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    let refused = || Refusal::because(ErrorCode::InvalidField, "The body is not a JSON object.");
-    serde_json::from_slice(body).map_err(|_| refused())
+    serde_json::from_slice(body).map_err(|_| Refusal::new(ErrorCode::BodyNotAnObject))
 }
 
 /// The parameters of a query, as the schema has them: a number is a number, what may be there several times is a list. An

@@ -41,7 +41,6 @@ pub(crate) fn operations() -> Vec<Operation> {
             "/v1/audit",
             Who::AnyKey,
             "What happened, the newest first. Admins read everything, others their own rows with mine=true.",
-            Media::Json,
             get(list),
         ),
         Operation::by_hand::<Parameters, AuditView>(
@@ -49,7 +48,6 @@ pub(crate) fn operations() -> Vec<Operation> {
             "/v1/audit/export",
             Who::AnyKey,
             "The same as JSON lines, the oldest first.",
-            Media::JsonLines,
             get(export),
         ),
         Operation::by_hand::<Mine, OfOne>(
@@ -57,7 +55,6 @@ pub(crate) fn operations() -> Vec<Operation> {
             "/v1/audit/{request_id}",
             Who::AnyKey,
             "What became of one request.",
-            Media::Json,
             get(show),
         ),
     ]
@@ -114,7 +111,9 @@ struct Listed {
 }
 
 impl Answer for Listed {}
-impl Answer for AuditView {}
+impl Answer for AuditView {
+    const MEDIA: Media = Media::JsonLines;
+}
 
 /// The rows of one request.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -18,7 +18,7 @@ pub(crate) use time::utc;
 use crate::admission::{Admission, Principal};
 use crate::app::Worker;
 use crate::audit::Actor;
-use crate::http::router::{id_of, peer_of};
+use crate::http::router::id_of;
 use crate::http::{user_credentials, user_keys};
 use crate::ids::RequestId;
 use crate::web::error::{ErrorCode, Refusal};
@@ -28,19 +28,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::any;
-use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::Value;
-use servers::Asker;
 use std::sync::Arc;
 use vestibule_store::{Store, StoreError, Unique};
 
 /// The routes of the management API.
 pub(crate) fn routes() -> Router<Arc<Worker>> {
-    let routes = Router::new()
-        .merge(servers::api::routes())
-        .merge(catalog::routes());
-    let routes = operations().into_iter().fold(routes, |router, operation| {
+    let routes = operations().into_iter().fold(Router::new(), |router, operation| {
         router.route(operation.path, operation.route)
     });
     NOT_SUPPORTED.iter().fold(routes, |routes, (path, what)| {
@@ -65,6 +60,8 @@ fn operations() -> Vec<Operation> {
         user_credentials::operations(),
         user_keys::operations(),
         audit::operations(),
+        servers::api::operations(),
+        catalog::operations(),
     ];
     families.into_iter().flatten().collect()
 }
@@ -201,27 +198,18 @@ pub(crate) fn visitor(worker: &Worker, headers: &HeaderMap) -> Result<Admission,
     worker.app.gate.admit(headers)
 }
 
-/// Who asks with this request.
-pub(crate) fn asker<'a>(admission: &'a Admission, parts: &'a Parts) -> Asker<'a> {
-    Asker {
-        admission,
-        headers: &parts.headers,
-        peer: peer_of(parts),
-    }
-}
-
-/// [`manager`] of a request.
-pub(crate) fn managed(worker: &Worker, headers: &HeaderMap) -> Result<Actor, Refusal> {
-    manager(&worker.app.gate.admit(headers)?)
-}
-
-/// The answer of the API: a document, or the refusal.
+/// The answer of the API: a document, nothing, or the refusal.
 pub(crate) fn answer(
     worker: &Worker,
     result: Result<(StatusCode, Value), Refusal>,
     id: RequestId,
 ) -> Response<Body> {
     match result {
+        Ok((status, Value::Null)) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = status;
+            response
+        }
         Ok((status, document)) => no_store(status, document.to_string()).map(Body::new),
         Err(refusal) => worker.refuse(refusal, None, id).into_plain(id).map(Body::new),
     }

@@ -56,6 +56,7 @@ fn described(operation: &Operation, schemas: &mut Map<String, Value>) -> Value {
     let who = match operation.who {
         Who::Admin => "For admins.",
         Who::AnyKey => "For whoever has a key.",
+        Who::Anybody => "For everybody.",
     };
     let mut segments = operation.path.split('/').filter(|segment| !segment.is_empty());
     let name: Vec<_> = segments
@@ -66,30 +67,39 @@ fn described(operation: &Operation, schemas: &mut Map<String, Value>) -> Value {
                 .replace(['-', '.'], "_")
         })
         .collect();
-    let answer = match operation.media {
-        Media::Json => content(
-            &(operation.answer.name)(),
-            (operation.answer.schema)().into(),
-            schemas,
-        ),
-        Media::JsonLines => json!({"application/jsonl": {"schema": {"type": "string"}}}),
-    };
+    let mut done = json!({"description": "It was done."});
+    let mut refused = json!({"$ref": "#/components/schemas/Refusal"});
+    match operation.media {
+        Media::Json => {
+            let content = content(
+                &(operation.answer.name)(),
+                (operation.answer.schema)().into(),
+                schemas,
+            );
+            if operation.fails_alike {
+                refused = json!({"anyOf": [refused, content["application/json"]["schema"]]});
+            }
+            done["content"] = content;
+        }
+        Media::JsonLines => done["content"] = json!({"application/jsonl": {"schema": {"type": "string"}}}),
+        Media::Nothing => {}
+    }
     let mut described = json!({
         "operationId": format!("{}_{}", operation.method.as_str().to_ascii_lowercase(), name.join("_")),
         "summary": operation.summary,
         "description": who,
         "tags": [segments.next().unwrap_or_default()],
         "responses": {
-            operation.status.as_str(): {
-                "description": "It was done.",
-                "content": answer,
-            },
+            operation.status.as_str(): done,
             "default": {
                 "description": "It was refused.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+                "content": {"application/json": {"schema": refused}},
             },
         },
     });
+    if operation.who == Who::Anybody {
+        described["security"] = json!([]);
+    }
     let mut parameters = in_path(operation.path);
     let input: Value = (operation.input.schema)().into();
     if operation.has_query() {
@@ -173,7 +183,40 @@ fn refusal() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use crate::app::Worker;
+    use crate::http::router::routes_of_programs;
+    use axum::Router;
+    use std::collections::{BTreeSet, HashMap};
+    use std::sync::Arc;
+
+    /// The paths of a router.
+    fn paths(router: &Router<Arc<Worker>>) -> BTreeSet<String> {
+        let text = format!("{router:?}");
+        // Behind it are the ways to what is nowhere.
+        let (routes, _) = text.split_once("fallback_router").expect("axum's own words");
+        let quoted = routes.split('"').filter(|text| text.starts_with('/'));
+        quoted.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn no_route_stands_outside_the_table() {
+        let told = super::super::NOT_SUPPORTED.iter().map(|(path, _)| *path);
+        let operations = super::super::operations();
+        let table = operations.iter().map(|operation| operation.path).chain(told);
+        // Those of clients, of load balancers and of Prometheus.
+        let others = [
+            "/mcp-rest/tools/list",
+            "/mcp-rest/tools/call",
+            "/health/liveliness",
+            "/health/liveness",
+            "/health/readiness",
+            "/metrics",
+        ];
+        let known: BTreeSet<String> = table.chain(others).map(str::to_owned).collect();
+        assert_eq!(paths(&routes_of_programs()), known);
+        let one_more = routes_of_programs().route("/v1/mcp/outside", axum::routing::get(async || ""));
+        assert_ne!(paths(&one_more), known);
+    }
 
     #[test]
     fn every_operation_is_described_once_and_no_two_types_share_a_name() {

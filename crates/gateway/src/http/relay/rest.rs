@@ -58,6 +58,19 @@ impl Tool {
     }
 }
 
+/// Tools, as answers have them.
+#[derive(Debug, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+pub(crate) struct ToolList {
+    /// As the servers describe them, with `mcp_info`.
+    pub(crate) tools: Vec<Value>,
+    /// What went wrong, where something did.
+    pub(crate) error: Option<String>,
+    pub(crate) message: String,
+    /// What became of each server, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_outcomes: Option<Map<String, Value>>,
+}
+
 /// `GET /mcp-rest/tools/list`, of one server (`server_id`) or of all.
 pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
     note::call();
@@ -103,7 +116,7 @@ pub(crate) async fn list_prefixed(
 }
 
 /// The tools of a server that is only tried.
-pub(crate) async fn tools_tried(caller: &Caller, server: &Arc<Server>) -> Result<Value, Refusal> {
+pub(crate) async fn tools_tried(caller: &Caller, server: &Arc<Server>) -> Result<ToolList, Refusal> {
     let (_, tools) = tools_of(caller, server, Bearer::ForThisServer).await?;
     let listing = listing(&tools, None, None).body;
     serde_json::from_str(&listing).map_err(|_| Refusal::new(ErrorCode::UpstreamNotMcp))

@@ -1,225 +1,308 @@
 //! The management of servers as JSON, at LiteLLM's addresses.
 
-use super::view::ServerView;
-use super::{health, people, trial};
-use crate::app::Worker;
-use crate::http::admin::{answer, asker, managed, manager};
+use super::health::{self, HealthRow};
+use super::people::{self, ConnectedRow};
+use super::trial::{self, Preview};
+use super::view::ServerRow;
+use crate::config;
+use crate::http::admin::api::{Answer, Call, Input, Media, Nothing, Operation, Who};
+use crate::http::relay::rest::{self, ToolList};
 use crate::http::relay::upstream_client::Caller;
-use crate::http::relay::{read_body, rest};
-use crate::http::router::id_of;
-use crate::ids::RequestId;
-use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use http::{HeaderMap, Request, Response, StatusCode, header};
-use serde_json::{Map, Value, json};
+use http::{HeaderMap, Method, StatusCode, header};
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
-use url::form_urlencoded;
 
-/// The largest body that is read.
-const BODY_LIMIT: usize = 256 * 1024;
+type Result<T> = std::result::Result<T, Refusal>;
 
-type Result = std::result::Result<(StatusCode, Value), Refusal>;
-
-/// Its routes.
-pub(crate) fn routes() -> Router<Arc<Worker>> {
-    Router::new()
-        .route("/v1/mcp/server", get(list).post(create).put(update))
-        .route("/v1/mcp/server/health", get(looked_at))
-        .route("/v1/mcp/server/{server_id}", get(one).delete(remove))
-        .route("/v1/mcp/server/{server_id}/user-credentials", get(connected))
-        .route("/v1/mcp/server/oauth/session", post(begin_trial))
-        .route("/mcp-rest/test/connection", post(test_connection))
-        .route("/mcp-rest/test/tools/list", post(test_tools))
+/// The operations, and who may ask for them.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/v1/mcp/server";
+    const ONE: &str = "/v1/mcp/server/{server_id}";
+    let (get, post) = (Method::GET, Method::POST);
+    vec![
+        Operation::new(
+            get.clone(),
+            ALL,
+            Who::AnyKey,
+            "List the servers that the caller may use; for admins all of them.",
+            list,
+        ),
+        Operation::new(post.clone(), ALL, Who::Admin, "Add a server.", create),
+        Operation::new(
+            Method::PUT,
+            ALL,
+            Who::Admin,
+            "Change a server. What is left out stays, null takes away; version, or If-Match, names the writing that the \
+             change goes out from.",
+            update,
+        ),
+        Operation::new(
+            get.clone(),
+            "/v1/mcp/server/health",
+            Who::AnyKey,
+            "Look at servers: at these, or at all that the caller may use.",
+            looked_at,
+        ),
+        Operation::new(
+            get.clone(),
+            ONE,
+            Who::AnyKey,
+            "Show a server, by id or name, and look at it.",
+            one,
+        ),
+        Operation::new(
+            Method::DELETE,
+            ONE,
+            Who::Admin,
+            "Delete a server with what people signed in for.",
+            remove,
+        ),
+        Operation::new(
+            get,
+            "/v1/mcp/server/{server_id}/user-credentials",
+            Who::Admin,
+            "Who is connected to a server.",
+            connected,
+        ),
+        Operation::new(
+            post.clone(),
+            "/v1/mcp/server/oauth/session",
+            Who::Admin,
+            "Have a server for five minutes, so that somebody can sign in to it before it is saved.",
+            begin_trial,
+        ),
+        Operation::new(
+            post.clone(),
+            "/mcp-rest/test/connection",
+            Who::Admin,
+            "Try whether a server opens a session, before it is saved.",
+            test_connection,
+        ),
+        Operation::new(
+            post,
+            "/mcp-rest/test/tools/list",
+            Who::Admin,
+            "Try what tools a server has, before it is saved.",
+            test_tools,
+        ),
+    ]
 }
 
-async fn list(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, _) = request.into_parts();
-    let result: Result = async {
-        let admission = worker.app.gate.admit(&parts.headers)?;
-        let asker = asker(&admission, &parts);
-        let views = super::list(&worker, asker).await?;
-        Ok((StatusCode::OK, views.iter().map(ServerView::to_json).collect()))
+/// A server's fields, in LiteLLM's words or in those of `mcp_servers`. They are judged as the configuration's are.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Fields(Map<String, Value>);
+
+impl JsonSchema for Fields {
+    fn schema_name() -> Cow<'static, str> {
+        "ServerFields".into()
     }
-    .await;
-    answer(&worker, result, id)
-}
 
-async fn one(
-    State(worker): State<Arc<Worker>>,
-    Path(server): Path<String>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, _) = request.into_parts();
-    let result: Result = async {
-        let admission = worker.app.gate.admit(&parts.headers)?;
-        let view = super::get(&worker, asker(&admission, &parts), &server).await?;
-        Ok((StatusCode::OK, view.to_json()))
-    }
-    .await;
-    answer(&worker, result, id)
-}
-
-async fn create(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, body) = request.into_parts();
-    let result: Result = async {
-        let actor = managed(&worker, &parts.headers)?;
-        let body = object(&worker, body).await?;
-        let view = super::create(&worker, &actor, body, id).await?;
-        Ok((StatusCode::CREATED, view.to_json()))
-    }
-    .await;
-    answer(&worker, result, id)
-}
-
-async fn update(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, body) = request.into_parts();
-    let result: Result = async {
-        let actor = managed(&worker, &parts.headers)?;
-        let version = if_match(&parts.headers)?;
-        let body = object(&worker, body).await?;
-        let view = super::update(&worker, &actor, body, version, id).await?;
-        Ok((StatusCode::ACCEPTED, view.to_json()))
-    }
-    .await;
-    answer(&worker, result, id)
-}
-
-async fn remove(
-    State(worker): State<Arc<Worker>>,
-    Path(server): Path<String>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, _) = request.into_parts();
-    let result = async {
-        let actor = managed(&worker, &parts.headers)?;
-        super::delete(&worker, &actor, &server, id).await
-    };
-    match result.await {
-        Ok(()) => empty(StatusCode::ACCEPTED),
-        Err(refusal) => refuse(&worker, refusal, id),
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        Schema::try_from(config::Change::schema()).unwrap_or_default()
     }
 }
 
-async fn looked_at(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, _) = request.into_parts();
-    let query = parts.uri.query().unwrap_or_default();
-    let ids = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "server_ids");
-    let ids: Vec<String> = ids.map(|(_, id)| id.into_owned()).collect();
-    let result: Result = async {
-        let admission = worker.app.gate.admit(&parts.headers)?;
-        let rows = health::list(&worker, asker(&admission, &parts), &ids).await?;
-        Ok((StatusCode::OK, Value::Array(rows)))
-    }
-    .await;
-    answer(&worker, result, id)
+/// A server to be added.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("anyOf" = [{"required": ["server_name"]}, {"required": ["alias"]}]))]
+struct NewServer(Fields);
+
+impl Input for NewServer {}
+
+/// What becomes of a server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("required" = ["server_id"]))]
+struct ServerChange(Fields);
+
+impl Input for ServerChange {}
+
+/// A server to be tried; of a saved one that it names, what it leaves out.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct TriedServer(Fields);
+
+impl Input for TriedServer {}
+
+/// Whose servers; this gateway has no teams.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WhichServers {}
+
+impl Input for WhichServers {
+    const FOREIGN: &'static [&'static [&'static str]] = &[&["team_id", "user_id"]];
 }
 
-async fn connected(
-    State(worker): State<Arc<Worker>>,
-    Path(server): Path<String>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, _) = request.into_parts();
-    let result: Result = async {
-        managed(&worker, &parts.headers)?;
-        let (server, people) = people::connected(&worker, &server).await?;
-        let now = worker.app.clock.unix_seconds();
-        let rows = people.iter().map(|one| one.to_json(&server, now));
-        Ok((StatusCode::OK, rows.collect()))
-    }
-    .await;
-    answer(&worker, result, id)
+/// Which servers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LookedAt {
+    /// Those with these ids; without one all.
+    #[serde(default)]
+    server_ids: Vec<String>,
 }
 
-async fn begin_trial(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    let id = id_of(&request, &worker);
-    let (parts, body) = request.into_parts();
-    let result: Result = async {
-        let actor = managed(&worker, &parts.headers)?;
-        let body = object(&worker, body).await?;
-        let view = trial::begin(&worker, &actor, body, id).await?;
-        Ok((StatusCode::OK, view.to_json()))
-    }
-    .await;
-    answer(&worker, result, id)
+impl Input for LookedAt {}
+
+impl Answer for ServerRow {}
+
+/// A server that was added.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+struct AddedServer(ServerRow);
+
+impl Answer for AddedServer {
+    const STATUS: StatusCode = StatusCode::CREATED;
 }
 
-/// What a form says is tried with what the caller shows for the server; LiteLLM answers 200 whatever comes of it.
-async fn test_connection(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    tested(&worker, request, |caller, server| async move {
-        match health::opens(&caller, &server).await.map_err(health::fault_of) {
-            Ok(()) => json!({"status": "ok", "error": false, "message": "The server opened a session."}),
-            Err(fault) => json!({
-                "status": "error",
-                "error": true,
-                "message": fault.message,
-                "code": fault.code.name(),
-                "step": fault.step.name(),
-            }),
-        }
+/// A server that was changed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+struct ChangedServer(ServerRow);
+
+impl Answer for ChangedServer {
+    const STATUS: StatusCode = StatusCode::ACCEPTED;
+}
+
+/// A server was deleted.
+#[derive(Debug, Serialize, JsonSchema)]
+struct DeletedServer;
+
+impl Answer for DeletedServer {
+    const STATUS: StatusCode = StatusCode::ACCEPTED;
+    const MEDIA: Media = Media::Nothing;
+}
+
+impl Answer for HealthRow {}
+impl Answer for ConnectedRow {}
+
+/// What came of a trial.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TriedConnection {
+    /// `ok` or `error`.
+    status: &'static str,
+    error: bool,
+    message: String,
+    /// The code of what went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// The step that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
+}
+
+impl Answer for TriedConnection {}
+
+/// The tools of a server that is tried.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TriedTools {
+    #[serde(flatten)]
+    list: ToolList,
+    /// The step that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
+}
+
+impl Answer for TriedTools {}
+
+async fn list(call: Call, _: WhichServers) -> Result<Vec<ServerRow>> {
+    let views = super::list(&call.worker, call.asker()).await?;
+    Ok(views.into_iter().map(ServerRow::from).collect())
+}
+
+async fn one(call: Call, _: Nothing) -> Result<ServerRow> {
+    let view = super::get(&call.worker, call.asker(), call.in_path("server_id")).await?;
+    Ok(view.into())
+}
+
+async fn create(call: Call, NewServer(Fields(fields)): NewServer) -> Result<AddedServer> {
+    let view = super::create(&call.worker, &call.actor(), fields, call.id).await?;
+    Ok(AddedServer(view.into()))
+}
+
+async fn update(call: Call, ServerChange(Fields(fields)): ServerChange) -> Result<ChangedServer> {
+    let version = if_match(&call.parts.headers)?;
+    let view = super::update(&call.worker, &call.actor(), fields, version, call.id).await?;
+    Ok(ChangedServer(view.into()))
+}
+
+async fn remove(call: Call, _: Nothing) -> Result<DeletedServer> {
+    let server = call.in_path("server_id");
+    super::delete(&call.worker, &call.actor(), server, call.id).await?;
+    Ok(DeletedServer)
+}
+
+async fn looked_at(call: Call, asked: LookedAt) -> Result<Vec<HealthRow>> {
+    health::list(&call.worker, call.asker(), &asked.server_ids).await
+}
+
+async fn connected(call: Call, _: Nothing) -> Result<Vec<ConnectedRow>> {
+    let (server, people) = people::connected(&call.worker, call.in_path("server_id")).await?;
+    let now = call.worker.app.clock.unix_seconds();
+    Ok(people.into_iter().map(|one| one.row(&server, now)).collect())
+}
+
+async fn begin_trial(call: Call, TriedServer(Fields(fields)): TriedServer) -> Result<ServerRow> {
+    let view = trial::begin(&call.worker, &call.actor(), fields, call.id).await?;
+    Ok(view.into())
+}
+
+/// LiteLLM answers 200 whatever comes of it.
+async fn test_connection(call: Call, tried: TriedServer) -> Result<TriedConnection> {
+    let (caller, preview) = prepared(call, tried).await?;
+    let opened = health::opens(&caller, &preview.server).await;
+    Ok(match opened.map_err(health::fault_of) {
+        Ok(()) => TriedConnection {
+            status: "ok",
+            error: false,
+            message: "The server opened a session.".into(),
+            code: None,
+            step: None,
+        },
+        Err(fault) => TriedConnection {
+            status: "error",
+            error: true,
+            message: fault.message,
+            code: Some(fault.code.name()),
+            step: Some(fault.step.name()),
+        },
     })
-    .await
 }
 
-async fn test_tools(State(worker): State<Arc<Worker>>, request: Request<Body>) -> Response<Body> {
-    tested(&worker, request, |caller, server| async move {
-        match rest::tools_tried(&caller, &server)
-            .await
-            .map_err(health::fault_of)
-        {
-            Ok(tools) => tools,
-            Err(fault) => json!({
-                "tools": [],
-                "error": fault.code.name(),
-                "message": fault.message,
-                "step": fault.step.name(),
-            }),
-        }
+async fn test_tools(call: Call, tried: TriedServer) -> Result<TriedTools> {
+    let (caller, preview) = prepared(call, tried).await?;
+    let tools = rest::tools_tried(&caller, &preview.server).await;
+    Ok(match tools.map_err(health::fault_of) {
+        Ok(list) => TriedTools { list, step: None },
+        Err(fault) => TriedTools {
+            list: ToolList {
+                tools: Vec::new(),
+                error: Some(fault.code.name().to_owned()),
+                message: fault.message,
+                server_outcomes: None,
+            },
+            step: Some(fault.step.name()),
+        },
     })
-    .await
 }
 
-async fn tested<T>(
-    worker: &Arc<Worker>,
-    request: Request<Body>,
-    test: impl FnOnce(Caller, Arc<Server>) -> T,
-) -> Response<Body>
-where
-    T: Future<Output = Value>,
-{
-    let id = id_of(&request, worker);
-    let (parts, body) = request.into_parts();
-    let result: Result = async {
-        let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
-        manager(&admission)?;
-        let body = object(worker, body).await?;
-        let preview = trial::preview(worker, body).await?;
-        let caller = Caller::new(&preview.worker, &admission, &parts.headers).without_mirrored();
-        Ok((StatusCode::OK, test(caller, Arc::clone(&preview.server)).await))
-    }
-    .await;
-    answer(worker, result, id)
-}
-
-/// The body as a JSON object.
-pub(crate) async fn object(worker: &Worker, body: Body) -> std::result::Result<Map<String, Value>, Refusal> {
-    let body = read_body(body, BODY_LIMIT, worker.app.limits.body_timeout).await?;
-    serde_json::from_slice(&body).map_err(|_| Refusal::new(ErrorCode::BodyNotAnObject))
+/// What a form says, to be tried with what the caller shows for the server.
+async fn prepared(call: Call, TriedServer(Fields(fields)): TriedServer) -> Result<(Caller, Preview)> {
+    let preview = trial::preview(&call.worker, fields).await?;
+    let admission = Arc::new(call.admission);
+    let caller = Caller::new(&preview.worker, &admission, &call.parts.headers).without_mirrored();
+    Ok((caller, preview))
 }
 
 /// The version that `If-Match` names.
-fn if_match(headers: &HeaderMap) -> std::result::Result<Option<i64>, Refusal> {
+fn if_match(headers: &HeaderMap) -> Result<Option<i64>> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };
@@ -232,14 +315,4 @@ fn if_match(headers: &HeaderMap) -> std::result::Result<Option<i64>, Refusal> {
     version
         .map(Some)
         .map_err(|_| Refusal::new(ErrorCode::ServerChanged))
-}
-
-fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
-}
-
-fn refuse(worker: &Worker, refusal: Refusal, id: RequestId) -> Response<Body> {
-    worker.refuse(refusal, None, id).into_plain(id).map(Body::new)
 }

@@ -14,7 +14,8 @@ use crate::registry::health::{HealthFault, Report, Status, Step};
 use crate::web::error::{ErrorCode, Refusal};
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -44,8 +45,8 @@ impl HealthView {
         }
     }
 
-    /// LiteLLM's columns, and more. Others than managers learn no sentence: there are addresses in them.
-    pub(crate) fn put_into(&self, row: &mut Map<String, Value>, eyes: Eyes) {
+    /// As rows have it. Others than managers learn no sentence: there are addresses in them.
+    pub(crate) fn columns(&self, eyes: Eyes) -> HealthColumns {
         let Report {
             status,
             seen,
@@ -55,29 +56,67 @@ impl HealthView {
         let told = fault.as_ref().filter(|_| eyes == Eyes::Manager);
         let unseen = self.unseen.filter(|_| *status == Status::Unknown);
         let error = told.map(|fault| fault.message.as_str()).or(unseen);
-        row.insert("status".into(), status.name().into());
-        row.insert("last_health_check".into(), json!(seen.and_then(utc)));
-        row.insert("health_check_error".into(), json!(error));
-        row.insert("status_since".into(), json!(since.and_then(utc)));
-        let code = fault.as_ref().map(|fault| fault.code.name());
-        row.insert("health_check_code".into(), json!(code));
-        let step = fault.as_ref().map(|fault| fault.step.name());
-        row.insert("health_check_step".into(), json!(step));
+        HealthColumns {
+            status: status.name(),
+            last_health_check: seen.and_then(utc),
+            health_check_error: error.map(str::to_owned),
+            status_since: since.and_then(utc),
+            health_check_code: fault.as_ref().map(|fault| fault.code.name()),
+            health_check_step: fault.as_ref().map(|fault| fault.step.name()),
+        }
     }
 }
 
+/// LiteLLM's columns, and more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct HealthColumns {
+    /// `healthy`, `unhealthy` or `unknown`.
+    status: &'static str,
+    last_health_check: Option<String>,
+    health_check_error: Option<String>,
+    /// Since when it is so, as far as that is known.
+    status_since: Option<String>,
+    /// The code of what went wrong.
+    health_check_code: Option<&'static str>,
+    /// The step that failed.
+    health_check_step: Option<&'static str>,
+}
+
+impl HealthColumns {
+    /// Those of a server that nobody can look at.
+    pub(crate) fn unknown(why: &str) -> Self {
+        Self {
+            status: Status::Unknown.name(),
+            last_health_check: None,
+            health_check_error: Some(why.to_owned()),
+            status_since: None,
+            health_check_code: None,
+            health_check_step: None,
+        }
+    }
+}
+
+/// The health of one server.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct HealthRow {
+    server_id: String,
+    server_name: String,
+    #[serde(flatten)]
+    health: HealthColumns,
+}
+
 /// The health of the servers that the asker may see: of these, or of all.
-pub(crate) async fn list(worker: &Arc<Worker>, asker: Asker<'_>, ids: &[String]) -> Result<Vec<Value>> {
+pub(crate) async fn list(worker: &Arc<Worker>, asker: Asker<'_>, ids: &[String]) -> Result<Vec<HealthRow>> {
     let eyes = Eyes::of(asker.admission);
     let mut servers = servers_for(&worker.app, asker, eyes);
     servers.retain(|server| ids.is_empty() || ids.contains(&server.id));
     let looks = stream::iter(servers).map(|server| async move {
         let health = look(worker, &server).await;
-        let mut row = Map::new();
-        row.insert("server_id".into(), server.id.clone().into());
-        row.insert("server_name".into(), server.name.clone().into());
-        health.put_into(&mut row, eyes);
-        Value::Object(row)
+        HealthRow {
+            server_id: server.id.clone(),
+            server_name: server.name.clone(),
+            health: health.columns(eyes),
+        }
     });
     Ok(looks.buffered(AT_ONCE).collect().await)
 }

@@ -8,7 +8,8 @@ use crate::http::admin::time::utc;
 use crate::ids::RequestId;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 use vestibule_store::{GrantSummary, UserId};
 
@@ -26,19 +27,32 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    /// LiteLLM's row.
-    pub(crate) fn to_json(&self, server: &Server, now: u64) -> Value {
-        json!({
-            "user_id": self.user,
-            "server_id": server.id,
-            "credential_type": "oauth2",
-            "has_credential": true,
-            "expires_at": self.expires_at.and_then(utc),
-            "is_expired": self.expires_at.is_some_and(|end| end <= now),
-            "connected_at": utc(self.since),
-            "updated_at": utc(self.updated_at),
-        })
+    /// As LiteLLM writes it.
+    pub(crate) fn row(self, server: &Server, now: u64) -> ConnectedRow {
+        ConnectedRow {
+            user_id: self.user,
+            server_id: server.id.clone(),
+            credential_type: "oauth2",
+            has_credential: true,
+            expires_at: self.expires_at.and_then(utc),
+            is_expired: self.expires_at.is_some_and(|end| end <= now),
+            connected_at: utc(self.since),
+            updated_at: utc(self.updated_at),
+        }
     }
+}
+
+/// [`Connected`] as LiteLLM's row.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConnectedRow {
+    user_id: String,
+    server_id: String,
+    credential_type: &'static str,
+    has_credential: bool,
+    expires_at: Option<String>,
+    is_expired: bool,
+    connected_at: Option<String>,
+    updated_at: Option<String>,
 }
 
 /// Who is connected to the server with this id or name.

@@ -1,16 +1,21 @@
 //! A server as the management shows it: LiteLLM's row with more beside it. Never a secret; and of what people who
 //! manage nothing may not know, nothing is put in.
 
-use super::health::HealthView;
+use super::health::{HealthColumns, HealthView};
 use crate::admission::{Admission, Principal};
+use crate::config::fields::{self, Kind};
 use crate::config::{Document, LeftOut, Problem, Provenance, Severity, Shown, shown};
 use crate::credentials::CredentialSource;
 use crate::http::admin::manager;
 use crate::http::admin::time::utc;
 use crate::registry::Server;
 use crate::web::error::Flaw;
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema, json_schema};
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use vestibule_store::{ServerId, StoredServer};
 
 /// How much of a server somebody sees.
@@ -233,51 +238,6 @@ impl ServerView {
         self.fields.get(field)?.as_str()
     }
 
-    /// LiteLLM's row, and more.
-    pub(crate) fn to_json(&self) -> Value {
-        let mut row = Map::new();
-        row.insert("server_id".into(), self.id.clone().into());
-        row.insert("server_name".into(), self.name.clone().into());
-        for (column, field, absent) in COLUMNS {
-            let value = self.fields.get(*field).cloned();
-            row.insert((*column).to_owned(), value.unwrap_or_else(|| absent.value()));
-        }
-        row.insert("credentials".into(), Value::Null);
-        row.insert("teams".into(), json!([]));
-        for (name, value) in &self.fields {
-            if !COLUMNS.iter().any(|(_, field, _)| field == name) {
-                row.insert(name.clone(), value.clone());
-            }
-        }
-        let at = |written: &Option<Written>| json!(written.as_ref().and_then(|written| utc(written.at)));
-        let by = |written: &Option<Written>| json!(written.as_ref().and_then(|written| written.by.clone()));
-        row.insert("created_at".into(), at(&self.created));
-        row.insert("created_by".into(), by(&self.created));
-        row.insert("updated_at".into(), at(&self.updated));
-        row.insert("updated_by".into(), by(&self.updated));
-        if let Some(health) = &self.health {
-            health.put_into(&mut row, self.eyes);
-        } else {
-            let why = "The server cannot be served; problems says why.";
-            row.insert("status".into(), "unknown".into());
-            row.insert("last_health_check".into(), Value::Null);
-            row.insert("health_check_error".into(), why.into());
-        }
-        row.insert("source".into(), self.source.name().into());
-        row.insert("read_only".into(), (self.source == Source::File).into());
-        row.insert("version".into(), json!(self.version));
-        row.insert("secrets".into(), json!(self.secrets));
-        row.insert("warnings".into(), json!(self.warnings));
-        row.insert("problems".into(), json!(self.problems));
-        if let Some(end) = self.expires_at {
-            row.insert("expires_at".into(), json!(utc(end)));
-        }
-        if !self.dropped_secrets.is_empty() {
-            row.insert("dropped_secrets".into(), json!(self.dropped_secrets));
-        }
-        Value::Object(row)
-    }
-
     fn of_row(row: &StoredServer, eyes: Eyes) -> Self {
         let mut view = Self::bare(row.id.as_str(), &row.name, Source::Database, eyes);
         let by = |by: &Option<String>| by.clone().filter(|_| eyes == Eyes::Manager);
@@ -339,6 +299,111 @@ impl ServerView {
         self.fields.retain(|field, _| eyes.see(field));
         if eyes == Eyes::Manager {
             self.secrets = shown.secrets;
+        }
+    }
+}
+
+/// LiteLLM's row, and more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ServerRow {
+    server_id: String,
+    server_name: String,
+    #[serde(flatten)]
+    fields: Columns,
+    /// Nothing: secrets are not shown.
+    credentials: (),
+    /// None: this gateway has no teams.
+    teams: [String; 0],
+    created_at: Option<String>,
+    created_by: Option<String>,
+    updated_at: Option<String>,
+    updated_by: Option<String>,
+    #[serde(flatten)]
+    health: HealthColumns,
+    /// `file` or `database`.
+    source: &'static str,
+    read_only: bool,
+    /// Which writing of it this is; null for a server of the file.
+    version: Option<i64>,
+    /// The names of the secrets that it has.
+    secrets: Vec<String>,
+    /// What is worth a look.
+    warnings: Vec<Flaw>,
+    /// Why it is not served.
+    problems: Vec<Flaw>,
+    /// When a server that is only tried ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    /// Kept secrets that the change just made did not take along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dropped_secrets: Vec<String>,
+}
+
+/// A server's fields, those of [`COLUMNS`] by LiteLLM's names and whatever is configured.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Columns(Map<String, Value>);
+
+impl Columns {
+    fn of(mut fields: Document) -> Self {
+        let mut columns = Map::new();
+        for (column, field, absent) in COLUMNS {
+            let value = fields.remove(*field);
+            columns.insert((*column).to_owned(), value.unwrap_or_else(|| absent.value()));
+        }
+        columns.append(&mut fields);
+        Self(columns)
+    }
+}
+
+impl JsonSchema for Columns {
+    fn schema_name() -> Cow<'static, str> {
+        "ServerColumns".into()
+    }
+
+    /// Values are as they were configured, so their kinds are not promised.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let shown = fields::SERVER.iter().filter(|field| field.kind != Kind::Secret);
+        let described = shown.map(|field| (field.name, json!({"description": field.doc})));
+        let columns = COLUMNS.iter().map(|(column, ..)| *column);
+        let mut properties: Map<String, Value> = columns.map(|name| (name.to_owned(), json!({}))).collect();
+        properties.extend(described.map(|(name, schema)| (name.to_owned(), schema)));
+        for own in ["server_id", "server_name"] {
+            properties.remove(own);
+        }
+        let required: Vec<_> = COLUMNS.iter().map(|(column, ..)| *column).collect();
+        json_schema!({"type": "object", "properties": properties, "required": required})
+    }
+}
+
+impl From<ServerView> for ServerRow {
+    fn from(view: ServerView) -> Self {
+        let at = |written: &Option<Written>| written.as_ref().and_then(|written| utc(written.at));
+        let (created_at, updated_at) = (at(&view.created), at(&view.updated));
+        let by = |written: Option<Written>| written.and_then(|written| written.by);
+        let health = view.health.map_or_else(
+            || HealthColumns::unknown("The server cannot be served; problems says why."),
+            |health| health.columns(view.eyes),
+        );
+        Self {
+            server_id: view.id,
+            server_name: view.name,
+            fields: Columns::of(view.fields),
+            credentials: (),
+            teams: [],
+            created_at,
+            created_by: by(view.created),
+            updated_at,
+            updated_by: by(view.updated),
+            health,
+            source: view.source.name(),
+            read_only: view.source == Source::File,
+            version: view.version,
+            secrets: view.secrets,
+            warnings: view.warnings,
+            problems: view.problems,
+            expires_at: view.expires_at.and_then(utc),
+            dropped_secrets: view.dropped_secrets,
         }
     }
 }
