@@ -12,7 +12,7 @@ use super::problem::{Problem, Severity, nearest};
 use super::reference;
 use super::server::OAUTH_FIELDS;
 use serde_json::{Map, Value, json};
-use url::Url;
+use url::{Origin, Url};
 
 /// Members of a request beside the fields of a server.
 const BESIDE: [&str; 4] = ["server_id", "server_name", "version", "credentials"];
@@ -187,6 +187,9 @@ impl Change {
         if server {
             self.drop_hidden(before, &mut after, &mut dropped);
         }
+        if differ("command", before, &after) {
+            self.drop_arguments(&mut after, &mut dropped);
+        }
         Ok(Changed {
             moved: differ("url", before, &after),
             document: after,
@@ -343,6 +346,13 @@ impl Change {
             dropped.push("env_vars".to_owned());
         }
     }
+
+    /// Arguments that the request leaves out were meant for the program that there was.
+    fn drop_arguments(&self, after: &mut Document, dropped: &mut Vec<String>) {
+        if !self.fields.contains_key("args") && after.remove("args").is_some() {
+            dropped.push("args".to_owned());
+        }
+    }
 }
 
 /// The value that a field gets: `None` where it is removed. [`MASK`] stands for what is kept.
@@ -449,7 +459,8 @@ fn differ(name: &str, before: &Document, after: &Document) -> bool {
     fn place(value: Option<&Value>) -> Option<String> {
         let value = value?;
         let url = value.as_str().and_then(|text| Url::parse(text).ok());
-        Some(url.map_or_else(|| value.to_string(), |url| url.origin().ascii_serialization()))
+        let origin = url.map(|url| url.origin()).filter(Origin::is_tuple);
+        Some(origin.map_or_else(|| value.to_string(), |origin| origin.ascii_serialization()))
     }
     place(before.get(name)) != place(after.get(name))
 }

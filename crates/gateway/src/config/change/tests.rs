@@ -152,6 +152,24 @@ fn arguments_that_are_kept_go_to_no_other_program() {
     }
     let same = json!({"command": "npx", "args": ["--token", MASK]});
     assert_eq!(Value::Object(applied(&program, &same).document), program);
+
+    // Nor when the body says nothing of them; what it brings itself stays.
+    let program =
+        json!({"transport": "stdio", "command": "a:npx", "args": ["--token", "secret"], "env": {"K": "old"}});
+    let other = applied(&program, &json!({"command": "a:echo"}));
+    assert_eq!(other.dropped, ["env.K", "args"]);
+    assert_eq!(
+        Value::Object(other.document),
+        json!({"transport": "stdio", "command": "a:echo"})
+    );
+    let brought = applied(
+        &program,
+        &json!({"command": "echo", "args": ["hello"], "env": {"K": "new"}}),
+    );
+    assert_eq!(brought.dropped, Vec::<String>::new());
+    assert_eq!(brought.document["args"], json!(["hello"]));
+    let described = applied(&program, &json!({"description": "Mine."}));
+    assert_eq!(described.document["args"], program["args"]);
 }
 
 #[test]
