@@ -1,6 +1,7 @@
 //! Signing in to the console and out: what a session is good for, how it ends, and who may not begin one.
 
 use crate::browser::{Browser, Cookie};
+use crate::console_forms::Form;
 use crate::console_harness::{Person, Place, count, html, put_key, put_user, text};
 use crate::harness::{KEY, Start, TestGateway, assert_nothing_secret_logged, entry, got, keyed, machine};
 use vestibule_store::UserId;
@@ -261,6 +262,50 @@ async fn a_session_is_over_after_twelve_hours_and_with_its_keys_end() {
     // Whoever signs in next sweeps.
     let person = Person::operator(&gateway).await;
     assert_eq!(count(&person.page("/ui/sessions").await, "tbody tr"), 1);
+}
+
+#[tokio::test]
+async fn of_a_form_that_comes_after_the_session_it_is_said_that_it_was_not_saved() {
+    let gateway = TestGateway::with_servers(SERVER).await;
+    let person = Person::operator(&gateway).await;
+    gateway.advance(12 * 60 * 60 + 1);
+    let from = async |referer: &str| {
+        let headers = [("origin", person.origin.as_str()), ("referer", referer)];
+        let form = [("alias", "canary-late")];
+        let got = person
+            .browser
+            .submit(&gateway.url("/ui/keys"), &form, &headers)
+            .await;
+        assert_eq!(got.status, 303, "{got:?}");
+        got.header("location").to_owned()
+    };
+    for other in [
+        "https://evil.example/ui/keys/new",
+        &format!("{}/uievil", person.origin),
+        &format!("{}//evil.example/ui", person.origin),
+        "",
+    ] {
+        assert_eq!(from(other).await, "/ui/login?unsent=1", "{other}");
+    }
+    let to = from(&format!("{}/ui/keys/new?user=ada", person.origin)).await;
+    assert_eq!(to, "/ui/login?unsent=1&next=%2Fui%2Fkeys%2Fnew%3Fuser%3Dada");
+    let page = person.page(&to).await;
+    assert!(text(&page, "[role=alert]").contains("nothing of what you sent was saved"));
+    // A wrong key forgets none of it.
+    let wrong = Form::with(page, "Sign in").fill("Gateway key", "sk-wrong");
+    let got = wrong.send(&person).await;
+    assert_eq!(got.status, 401);
+    let right = Form::with(html(&got), "Sign in").fill("Gateway key", KEY);
+    let (path, page) = right.done(&person).await;
+    assert_eq!(path, "/ui/keys/new?user=ada");
+    assert!(text(&page, ".note.warn[role=status]").contains("was not saved"));
+    assert!(!person.page("/ui/keys").await.html().contains("canary-late"));
+    // Whoever only opened a page lost nothing.
+    gateway.advance(12 * 60 * 60 + 1);
+    let got = person.open("/ui/keys").await;
+    assert_eq!(got.header("location"), "/ui/login?next=%2Fui%2Fkeys");
+    let page = person.page(got.header("location")).await;
+    assert_eq!(count(&page, ".note"), 0);
 }
 
 #[tokio::test]

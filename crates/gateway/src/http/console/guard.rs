@@ -116,6 +116,13 @@ pub(super) fn check_link(headers: &HeaderMap, ours: &Origin) -> Result<Came, Ref
     Ok(if own { Came::FromHere } else { Came::FromElsewhere })
 }
 
+/// The page of the console that a form stood on, as a path. Browsers name it, since our pages have them do so.
+pub(super) fn page_before(headers: &HeaderMap, ours: &Origin) -> Option<String> {
+    let url = url::Url::parse(headers.get(header::REFERER)?.to_str().ok()?).ok()?;
+    let of_ours = Origin::of(&url).is_some_and(|origin| origin == *ours) && super::owns(url.path());
+    of_ours.then(|| url[url::Position::BeforePath..url::Position::AfterQuery].to_owned())
+}
+
 /// Whether this request went to the host of `origin`, or says that it did before it came through a proxy.
 fn is_asked_at(headers: &HeaderMap, origin: &Origin) -> bool {
     let hosts = [header::HOST, HeaderName::from_static("x-forwarded-host")];

@@ -3,7 +3,7 @@
 
 use super::session::{self, Visit};
 use super::{Answer, assets, parts};
-use crate::app::Worker;
+use crate::app::{App, Worker};
 use crate::http::router::id_of;
 use crate::ids::RequestId;
 use crate::web::cookie;
@@ -125,11 +125,15 @@ impl Flash {
 
     /// The `Set-Cookie` that takes it to the next page.
     pub(super) fn cookie(&self, visit: &Visit) -> Option<HeaderValue> {
-        let ring = &visit.worker.app.console.flashes;
-        let end = visit.now() + FLASH_LIFE.as_secs();
+        self.cookie_of(&visit.worker.app, &visit.session.digest, visit.secure())
+    }
+
+    /// The same for the session with this digest.
+    pub(super) fn cookie_of(&self, app: &App, session: &[u8; 32], secure: bool) -> Option<HeaderValue> {
+        let end = app.clock.unix_seconds() + FLASH_LIFE.as_secs();
         let payload = serde_json::to_vec(self).ok()?;
-        let sealed = ring.seal(&payload, end, &[&visit.session.digest])?;
-        cookie::set(FLASH, &sealed, "/ui", FLASH_LIFE, visit.secure())
+        let sealed = app.console.flashes.seal(&payload, end, &[session])?;
+        cookie::set(FLASH, &sealed, "/ui", FLASH_LIFE, secure)
     }
 
     fn of(visit: &Visit) -> Option<Self> {

@@ -2,8 +2,9 @@
 
 use super::forms::Fields;
 use super::guard::{Here, see_other};
+use super::layout::Flash;
 use super::parts::{Field, Tone, note};
-use super::session::{self, NoVisit};
+use super::session::{self, NoVisit, UNSENT};
 use super::{Answer, layout};
 use crate::admission::keys::Role;
 use crate::admission::{Admission, Principal};
@@ -49,8 +50,19 @@ pub(super) async fn page(
         "key_expired" => Some("The key that you signed in with is over."),
         _ => None,
     };
-    let said = ended.map(|text| note(Tone::Plain, &html! { p role="status" { (text) } }));
-    layout::bare(StatusCode::OK, "Sign in", &form(next, "", said.as_ref()))
+    let unsent = query.filled(UNSENT).is_some();
+    let said = html! {
+        @if let Some(text) = ended { (note(Tone::Plain, &html! { p role="status" { (text) } })) }
+        @if unsent {
+            (note(Tone::Warn, &html! {
+                p role="alert" {
+                    "Your session was over when the form arrived: nothing of what you sent was saved. Sign in to go back to \
+                     the page and send it again."
+                }
+            }))
+        }
+    };
+    layout::bare(StatusCode::OK, "Sign in", &form(next, "", unsent, &said))
 }
 
 /// `POST /ui/login`.
@@ -63,13 +75,24 @@ pub(super) async fn sign_in(
 ) -> Answer {
     let next = next_of(&fields);
     let user = fields.get("user_id");
+    let unsent = fields.filled(UNSENT).is_some();
     match begin(&worker, &origin, &parts, &fields, id).await {
-        Ok(cookie) => {
+        Ok((cookie, session)) => {
             let mut response = match connecting(&worker, next) {
                 Some(what) => go_on(next, &what),
                 None => see_other(next).into_response(),
             };
             response.headers_mut().append(header::SET_COOKIE, cookie);
+            if unsent {
+                let flash = Flash::new(
+                    Tone::Warn,
+                    "What you sent before you signed in was not saved. Fill it in and send it again.",
+                );
+                let flash = flash.cookie_of(&worker.app, &session, is_secure(&origin));
+                if let Some(cookie) = flash {
+                    response.headers_mut().append(header::SET_COOKIE, cookie);
+                }
+            }
             response.into_response()
         }
         Err(refusal) if refusal.code == ErrorCode::ConsoleClosed => {
@@ -84,19 +107,20 @@ pub(super) async fn sign_in(
                     p.quiet { "Request id: " code { (id) } }
                 },
             );
-            let content = form(next, user, Some(&said));
+            let content = form(next, user, unsent, &said);
             layout::bare(refusal.code.status(), "Sign in", &content)
         }
     }
 }
 
+/// Begins a session; gives its `Set-Cookie`, and what the store finds it by.
 async fn begin(
     worker: &Worker,
     origin: &Origin,
     parts: &Parts,
     fields: &Fields,
     id: RequestId,
-) -> Result<http::HeaderValue, Refusal> {
+) -> Result<(http::HeaderValue, [u8; 32]), Refusal> {
     let app = &worker.app;
     if !app.gate.asks_for_keys() {
         return Err(Refusal::new(ErrorCode::ConsoleClosed));
@@ -120,6 +144,7 @@ async fn begin(
     // Whoever signs in again in a browser has left the session before.
     let before = session::of(worker, &parts.headers, secure).await.ok();
     let before = before.map(|(_, session)| session.digest);
+    let digest = row.digest;
     let now = app.clock.unix_seconds();
     let work = |store: Arc<Store>| async move {
         if let Some(user) = holder
@@ -148,7 +173,7 @@ async fn begin(
         .map_err(|error| session::unavailable(&error))?;
     let actor = actor(&admission);
     app.audit.changed(&actor, "session.begin", &actor.name, id);
-    Ok(cookie)
+    Ok((cookie, digest))
 }
 
 /// What `next` would connect, where it leads to a provider. The answer to a form must not: browsers hold `form-action` of
@@ -260,7 +285,7 @@ fn next_of(fields: &Fields) -> &str {
     }
 }
 
-fn form(next: &str, user: &str, said: Option<&Markup>) -> Markup {
+fn form(next: &str, user: &str, unsent: bool, said: &Markup) -> Markup {
     let key = Field {
         label: "Gateway key",
         name: "key",
@@ -281,8 +306,9 @@ fn form(next: &str, user: &str, said: Option<&Markup>) -> Markup {
     html! {
         form.card method="post" action="/ui/login" {
             h1 { "Sign in" }
-            @if let Some(said) = said { (said) }
+            (said)
             input type="hidden" name="next" value=(next);
+            @if unsent { input type="hidden" name=(UNSENT) value="1"; }
             (key.html())
             (user.html())
             button.primary type="submit" { "Sign in" }

@@ -2,7 +2,7 @@
 //! the key that the session was begun with, so that it ends when that key is another, and nothing in the store tells of
 //! either. Whether the key still counts is asked at every page.
 
-use super::guard::{Here, see_other};
+use super::guard::{Here, page_before, see_other};
 use super::layout::{self, Flash, Section};
 use super::{Answer, parts::Tone};
 use crate::admission::{Admission, Principal};
@@ -30,6 +30,8 @@ use vestibule_store::{ConsoleSession, Store, StoreError, UserId};
 
 /// The cookie.
 const NAME: &str = "vestibule_session";
+/// Says of a sign-in that a form came before it.
+pub(super) const UNSENT: &str = "unsent";
 /// How long a session is good.
 pub(super) const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// As much of what a browser says of itself as is kept.
@@ -220,22 +222,27 @@ impl FromRequestParts<Arc<Worker>> for Visit {
                     session,
                 })
             }
-            Err(NoVisit::SignIn(why)) => Err(to_sign_in(parts, why)),
+            Err(NoVisit::SignIn(why)) => Err(to_sign_in(parts, &origin, why)),
             Err(NoVisit::Refused(refusal)) => Err(layout::bare_refusal(worker, refusal, id)),
         }
     }
 }
 
-/// To the page where people sign in, and from there back.
-fn to_sign_in(parts: &Parts, why: Option<ErrorCode>) -> Answer {
+/// To the page where people sign in, and from there back: to the page, or to the one that the form stood on. What the
+/// form said goes nowhere.
+fn to_sign_in(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> Answer {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     if let Some(why) = why {
         query.append_pair("ended", why.name());
     }
-    if parts.method == Method::GET
-        && let Some(path) = parts.uri.path_and_query()
-    {
-        query.append_pair("next", path.as_str());
+    let next = if matches!(parts.method, Method::GET | Method::HEAD) {
+        parts.uri.path_and_query().map(ToString::to_string)
+    } else {
+        query.append_pair(UNSENT, "1");
+        page_before(&parts.headers, ours)
+    };
+    if let Some(next) = next {
+        query.append_pair("next", &next);
     }
     see_other(&format!("/ui/login?{}", query.finish())).into_response()
 }
