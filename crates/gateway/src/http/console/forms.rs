@@ -14,6 +14,9 @@ use url::form_urlencoded;
 /// The largest form that is read: arguments of a tool may be long.
 const LIMIT: usize = 1024 * 1024;
 
+/// The most fields of a form: more than any page of ours has.
+const FIELD_LIMIT: usize = 2000;
+
 /// The fields of a form, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Fields(Vec<(String, String)>);
@@ -28,6 +31,15 @@ impl Fields {
                 .map(|(name, value)| (name, value.replace("\r\n", "\n")))
                 .collect(),
         )
+    }
+
+    /// [`Self::parse`], of no more fields than this.
+    fn within(text: &[u8], limit: usize) -> Result<Self, Refusal> {
+        if form_urlencoded::parse(text).nth(limit).is_some() {
+            let message = format!("The form has more than {limit} fields.");
+            return Err(Refusal::because(ErrorCode::FormUnreadable, message));
+        }
+        Ok(Self::parse(text))
     }
 
     /// A field, without the blanks around it; empty where there is none.
@@ -125,10 +137,11 @@ impl FromRequest<Arc<Worker>> for Fields {
             }
             read_body(body, LIMIT, worker.app.limits.body_timeout).await
         };
-        match read.await {
-            Ok(body) => Ok(Self::parse(&body)),
-            Err(refusal) => Err(layout::bare_refusal(worker, refusal, id)),
-        }
+        let fields = match read.await {
+            Ok(body) => Self::within(&body, FIELD_LIMIT),
+            Err(refusal) => Err(refusal),
+        };
+        fields.map_err(|refusal| layout::bare_refusal(worker, refusal, id))
     }
 }
 
@@ -145,5 +158,14 @@ mod tests {
         assert_eq!((fields.get("a"), fields.raw("a")), ("1", " 1 "));
         assert_eq!((fields.filled("b"), fields.filled("d")), (None, None));
         assert_eq!(fields.all("c").collect::<Vec<_>>(), ["x", "y&"]);
+    }
+
+    #[test]
+    fn a_form_has_so_many_fields() {
+        let form = b"a=1&a=2&a=3";
+        assert_eq!(Fields::within(form, 3).expect("read").all("a").count(), 3);
+        let refusal = Fields::within(form, 2).expect_err("refused");
+        assert_eq!(refusal.code, ErrorCode::FormUnreadable);
+        assert!(refusal.message.contains("more than 2 fields"), "{refusal:?}");
     }
 }

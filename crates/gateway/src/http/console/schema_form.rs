@@ -1,5 +1,5 @@
 //! A tool's `inputSchema` as a form, and the submitted form as arguments. What a form cannot show is a text field for
-//! JSON, and so is the whole of a schema that is broken or too large. Numbers and JSON are sent as they were written.
+//! JSON, and so is a part that is too large, and the whole of a schema that is broken. Numbers and JSON are sent as they were written.
 
 mod read;
 mod render;

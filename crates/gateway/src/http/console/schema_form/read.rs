@@ -4,6 +4,7 @@ use super::schema::range;
 use super::{Bounds, Count, Errors, Field, Fields, Item, Kind, NAME_SHOWN, Read, Text};
 use crate::web::error::shown;
 use serde_json::{Number, Value};
+use std::collections::HashSet;
 
 impl Bounds {
     /// The number as it was written.
@@ -169,13 +170,11 @@ impl Text {
 }
 
 fn chosen<'v>(choices: &[Value], values: impl Iterator<Item = &'v str>) -> Result<Vec<String>, String> {
-    let known: Vec<String> = choices.iter().map(Value::to_string).collect();
+    let known: HashSet<String> = choices.iter().map(Value::to_string).collect();
     values
         .map(|value| {
-            let found = known.iter().find(|choice| *choice == value);
-            found
-                .cloned()
-                .ok_or_else(|| "is not one of the choices".to_owned())
+            let found = known.get(value).cloned();
+            found.ok_or_else(|| "is not one of the choices".to_owned())
         })
         .collect()
 }

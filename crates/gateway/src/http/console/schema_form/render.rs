@@ -5,6 +5,7 @@ use super::{Errors, Field, Fields, Kind, NAME_SHOWN, Text, WHOLE};
 use crate::web::error::shown;
 use maud::{Markup, html};
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// The one field for all arguments.
 pub(super) fn whole_field(text: &str, errors: &Errors, beside_fields: bool) -> Markup {
@@ -72,29 +73,31 @@ impl Field {
             Kind::Object(members) => html! {
                 @for member in members { (member.render(values, errors, asked)) }
             },
-            Kind::Several(choices, _) => html! {
-                @for (index, choice) in choices.iter().enumerate() {
-                    @let text = choice.to_string();
-                    @let id = format!("{}-{index}", self.id);
-                    p class="check" {
-                        input type="checkbox" id=(id) name=(self.key) value=(text) checked[self.is_chosen(values, choice)];
-                        label for=(id) { (label_of(choice)) }
+            Kind::Several(choices, _) => {
+                let chosen = self.chosen(values);
+                html! {
+                    @for (index, choice) in choices.iter().enumerate() {
+                        @let text = choice.to_string();
+                        @let id = format!("{}-{index}", self.id);
+                        p class="check" {
+                            input type="checkbox" id=(id) name=(self.key) value=(text) checked[chosen.contains(&text)];
+                            label for=(id) { (label_of(choice)) }
+                        }
                     }
                 }
-            },
+            }
             _ => html! {},
         }
     }
 
-    fn is_chosen(&self, values: Option<&Fields>, choice: &Value) -> bool {
-        let text = choice.to_string();
+    /// Which choices are ticked.
+    fn chosen(&self, values: Option<&Fields>) -> HashSet<String> {
         if let Some(values) = values {
-            return values.all(&self.key).any(|value| value == text);
+            return values.all(&self.key).map(str::to_owned).collect();
         }
         let default = self.default.as_ref().filter(|_| self.required);
-        default
-            .and_then(Value::as_array)
-            .is_some_and(|all| all.contains(choice))
+        let items = default.and_then(Value::as_array).into_iter().flatten();
+        items.map(Value::to_string).collect()
     }
 
     fn input(&self, values: Option<&Fields>, asked: bool, wrong: bool, described: Option<&str>) -> Markup {

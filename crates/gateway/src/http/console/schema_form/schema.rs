@@ -4,18 +4,24 @@ use super::{Bounds, Count, Field, Item, Kind, NAME_SHOWN, Text};
 use crate::web::error::shown;
 use serde_json::Value;
 
-/// The most fields.
-const FIELD_LIMIT: usize = 200;
+/// The most fields and choices of a form together.
+pub(super) const PART_LIMIT: usize = 1000;
+/// The most text that they show, in bytes. A schema repeats its parts by `$ref`, so that its own size bounds nothing.
+pub(super) const TEXT_LIMIT: usize = 256 * 1024;
 /// Objects within objects that become fields.
 pub(super) const DEPTH_LIMIT: usize = 4;
 /// `$ref`, `allOf` and `anyOf` that are followed for one field.
 const HOP_LIMIT: usize = 8;
+/// The most schemas in an `anyOf`, and names in a `type`.
+const BRANCH_LIMIT: usize = 16;
 /// The most choices of one field.
 const CHOICE_LIMIT: usize = 500;
 /// The longest description that is shown, in characters.
 const TEXT_SHOWN: usize = 2000;
 /// A text that may be longer than this gets several lines.
 const ONE_LINE: u64 = 200;
+/// What an object is that has no fields.
+const AS_OBJECT: Kind = Kind::Json("a JSON object");
 
 /// One schema with those that it stands for: what is written further out counts first.
 struct Layers<'s>(Vec<&'s Value>);
@@ -41,11 +47,60 @@ impl<'s> Layers<'s> {
 pub(super) struct Builder<'s> {
     root: &'s Value,
     fields: usize,
+    left: Budget,
+}
+
+/// What is left of a form's size. It only shrinks, so it bounds the work as well.
+struct Budget {
+    parts: usize,
+    text: usize,
+}
+
+impl Budget {
+    /// Takes fields or choices; `None` where there are not so many left.
+    fn parts(&mut self, count: usize) -> Option<()> {
+        self.parts = self.parts.checked_sub(count)?;
+        Some(())
+    }
+
+    /// Takes text. What is too much takes all that is left.
+    fn text(&mut self, bytes: usize) -> Option<()> {
+        let left = self.text.checked_sub(bytes);
+        self.text = left.unwrap_or(0);
+        left.map(drop)
+    }
+
+    /// Takes the text of a value.
+    fn value(&mut self, value: &Value) -> Option<()> {
+        if self.text == 0 {
+            return None;
+        }
+        self.text(value.to_string().len())
+    }
+}
+
+/// A member of an object before its kind is known.
+struct Member<'s> {
+    name: &'s str,
+    key: String,
+    id: String,
+    required: bool,
+    layers: Layers<'s>,
+    /// Whether `null` is one of its choices; `None` where its schema leads nowhere.
+    nullable: Option<bool>,
 }
 
 impl<'s> Builder<'s> {
     pub(super) fn new(root: &'s Value) -> Self {
-        Self { root, fields: 0 }
+        let left = Budget {
+            parts: PART_LIMIT,
+            text: TEXT_LIMIT,
+        };
+        Self {
+            root,
+            fields: 0,
+            left,
+        }
     }
 
     /// The fields of the whole schema; `None` where it cannot be fields.
@@ -83,9 +138,10 @@ impl<'s> Builder<'s> {
             } else if let Some(all) = last.get("allOf") {
                 only(all.as_array()?.iter())?
             } else if let Some(any) = last.get("anyOf").or_else(|| last.get("oneOf")) {
+                let any = any.as_array().filter(|any| any.len() <= BRANCH_LIMIT)?;
                 let is_null = |one: &&Value| one.get("type").and_then(Value::as_str) == Some("null");
-                nullable |= any.as_array()?.iter().any(|one| is_null(&one));
-                only(any.as_array()?.iter().filter(|one| !is_null(one)))?
+                nullable |= any.iter().any(|one| is_null(&one));
+                only(any.iter().filter(|one| !is_null(one)))?
             } else {
                 // Two lists of properties would have to be one.
                 let lists = layers.iter().filter(|layer| layer.get("properties").is_some());
@@ -97,95 +153,133 @@ impl<'s> Builder<'s> {
         None
     }
 
-    /// `None` when there are too many.
+    /// `None` when there are too many. All are paid for before one of them becomes choices or an object: whatever is
+    /// too large takes no room that its neighbours need to be there.
     fn members(&mut self, layers: &Layers<'s>, pointer: &str, depth: usize) -> Option<Vec<Field>> {
         let properties = layers.get("properties")?.as_object()?;
+        self.left.parts(properties.len())?;
         let required = layers.get("required").and_then(Value::as_array);
-        let is_required =
-            |name: &str| required.is_some_and(|names| names.iter().any(|one| one.as_str() == Some(name)));
-        properties
+        let is_required = |name: &str| {
+            let mut names = required.into_iter().flatten().take(PART_LIMIT);
+            names.any(|one| one.as_str() == Some(name))
+        };
+        let members: Option<Vec<Member<'s>>> = properties
             .iter()
-            .map(|(name, schema)| self.field(name, schema, pointer, is_required(name), depth))
-            .collect()
+            .map(|(name, schema)| self.member(name, schema, pointer, is_required(name)))
+            .collect();
+        let fields = members?.into_iter().map(|member| self.field(member, depth));
+        Some(fields.collect())
     }
 
-    fn field(
+    fn member(
         &mut self,
-        name: &str,
+        name: &'s str,
         schema: &'s Value,
         pointer: &str,
         required: bool,
-        depth: usize,
-    ) -> Option<Field> {
+    ) -> Option<Member<'s>> {
+        self.left.text(pointer.len() + name.len())?;
         self.fields += 1;
-        if self.fields > FIELD_LIMIT {
-            return None;
-        }
-        let id = format!("arg-{}", self.fields);
-        let key = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-        let followed = self.followed(schema);
-        let (kind, nullable) = match &followed {
-            None => (Kind::Json("JSON"), false),
-            Some((layers, nullable)) => {
-                let (kind, or_null) = self.kind(layers, &key, required, depth)?;
-                (kind, *nullable || or_null)
-            }
+        let (layers, nullable) = match self.followed(schema) {
+            Some((layers, nullable)) => (layers, Some(nullable)),
+            None => (Layers(vec![schema]), None),
         };
-        let layers = followed.map_or_else(|| Layers(vec![schema]), |(layers, _)| layers);
-        let default = layers.get("default").filter(|value| !value.is_null());
-        Some(Field {
-            title: layers.text("title").map(|text| shown(text, NAME_SHOWN)),
-            description: layers.text("description").map(paragraphs),
-            hints: hints(&layers, &kind, default),
-            default: default.cloned(),
-            name: name.to_owned(),
-            key,
-            id,
+        for text in ["title", "description", "format", "pattern"] {
+            self.left.text(layers.text(text).map_or(0, str::len))?;
+        }
+        if let Some(default) = layers.get("default") {
+            self.left.value(default)?;
+        }
+        Some(Member {
+            name,
+            key: format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1")),
+            id: format!("arg-{}", self.fields),
             required,
+            layers,
             nullable,
-            kind,
         })
     }
 
-    /// The kind, and whether the schema's types take `null`. `None` when there are too many fields.
-    fn kind(&mut self, layers: &Layers<'s>, key: &str, required: bool, depth: usize) -> Option<(Kind, bool)> {
+    fn field(&mut self, member: Member<'s>, depth: usize) -> Field {
+        let (kind, nullable) = match member.nullable {
+            None => (Kind::Json("JSON"), false),
+            Some(nullable) => {
+                let (kind, or_null) = self.kind(&member, depth);
+                (kind, nullable || or_null)
+            }
+        };
+        let layers = &member.layers;
+        let default = layers.get("default").filter(|value| !value.is_null());
+        Field {
+            title: layers.text("title").map(|text| shown(text, NAME_SHOWN)),
+            description: layers.text("description").map(paragraphs),
+            hints: hints(layers, &kind, default),
+            default: default.cloned(),
+            name: member.name.to_owned(),
+            key: member.key,
+            id: member.id,
+            required: member.required,
+            nullable,
+            kind,
+        }
+    }
+
+    /// The kind, and whether the schema's types take `null`. What is too large for fields is JSON.
+    fn kind(&mut self, member: &Member<'s>, depth: usize) -> (Kind, bool) {
+        let layers = &member.layers;
         if let Some(value) = layers.get("const") {
-            let choice = vec![value.clone()];
-            return Some((
-                if required {
-                    Kind::Constant(value.clone())
-                } else {
-                    Kind::Choice(choice)
-                },
-                false,
-            ));
+            if self.left.value(value).is_none() {
+                return (Kind::Json("JSON"), false);
+            }
+            let kind = if member.required {
+                Kind::Constant(value.clone())
+            } else {
+                Kind::Choice(vec![value.clone()])
+            };
+            return (kind, false);
         }
         if let Some(choices) = layers.get("enum") {
-            let nullable = choices
-                .as_array()
-                .is_some_and(|all| all.iter().any(Value::is_null));
-            return Some((
-                choices_of(choices).map_or(Kind::Json("JSON"), Kind::Choice),
-                nullable,
-            ));
+            let choices = self.choices(choices, 0);
+            let nullable = choices.as_ref().is_some_and(|(_, nullable)| *nullable);
+            let kind = choices.map_or(Kind::Json("JSON"), |(choices, _)| Kind::Choice(choices));
+            return (kind, nullable);
         }
         let (name, nullable) = type_of(layers);
         let kind = match name {
             Some("string") => Kind::Text(text_of(layers)),
             Some(name @ ("number" | "integer")) => Kind::Number(bounds_of(layers, name == "integer")),
             Some("boolean") => Kind::Flag,
-            Some("array") => self.array(layers),
+            Some("array") => self.array(member),
             Some("object") if depth < DEPTH_LIMIT && layers.get("properties").is_some_and(is_filled) => {
-                Kind::Object(self.members(layers, key, depth + 1)?)
+                let members = self.members(layers, &member.key, depth + 1);
+                members.map_or(AS_OBJECT, Kind::Object)
             }
-            Some("object") => Kind::Json("a JSON object"),
+            Some("object") => AS_OBJECT,
             _ => Kind::Json("JSON"),
         };
-        Some((kind, nullable))
+        (kind, nullable)
     }
 
-    fn array(&self, layers: &Layers<'s>) -> Kind {
+    /// The choices beside `null`, and whether that is one; each comes with `beside` bytes of other text. `None` where
+    /// there are none, or too many.
+    fn choices(&mut self, choices: &Value, beside: usize) -> Option<(Vec<Value>, bool)> {
+        let all = choices.as_array().filter(|all| all.len() <= CHOICE_LIMIT)?;
+        let choices: Vec<&Value> = all.iter().filter(|one| !one.is_null()).collect();
+        if choices.is_empty() {
+            return None;
+        }
+        self.left.parts(choices.len())?;
+        self.left.text(choices.len() * beside)?;
+        for choice in &choices {
+            self.left.value(choice)?;
+        }
+        let nullable = choices.len() < all.len();
+        Some((choices.into_iter().cloned().collect(), nullable))
+    }
+
+    fn array(&mut self, member: &Member<'s>) -> Kind {
         const AS_JSON: Kind = Kind::Json("a JSON array");
+        let layers = &member.layers;
         let count = Count {
             least: layers.count("minItems"),
             most: layers.count("maxItems"),
@@ -194,7 +288,8 @@ impl<'s> Builder<'s> {
             return AS_JSON;
         };
         if let Some(choices) = items.get("enum") {
-            return choices_of(choices).map_or(AS_JSON, |choices| Kind::Several(choices, count));
+            let choices = self.choices(choices, member.key.len());
+            return choices.map_or(AS_JSON, |(choices, _)| Kind::Several(choices, count));
         }
         match type_of(&items) {
             (Some("string"), false) => {
@@ -230,19 +325,14 @@ fn is_filled(properties: &Value) -> bool {
 fn type_of<'s>(layers: &Layers<'s>) -> (Option<&'s str>, bool) {
     match layers.get("type") {
         Some(Value::String(name)) => (Some(name), false),
-        Some(Value::Array(names)) => {
+        Some(Value::Array(names)) if names.len() <= BRANCH_LIMIT => {
             let nullable = names.iter().any(|name| name == "null");
             let others = names.iter().filter(|name| *name != "null");
             (only(others).and_then(Value::as_str), nullable)
         }
+        Some(Value::Array(_)) => (None, false),
         _ => (layers.get("properties").map(|_| "object"), false),
     }
-}
-
-fn choices_of(choices: &Value) -> Option<Vec<Value>> {
-    let choices = choices.as_array()?;
-    let choices: Vec<Value> = choices.iter().filter(|one| !one.is_null()).cloned().collect();
-    (!choices.is_empty() && choices.len() <= CHOICE_LIMIT).then_some(choices)
 }
 
 fn text_of(layers: &Layers<'_>) -> Text {

@@ -1,6 +1,6 @@
 //! Forms made from schemas: what each kind becomes, what comes back, and what hostile schemas come to.
 
-use super::schema::DEPTH_LIMIT;
+use super::schema::{DEPTH_LIMIT, PART_LIMIT, TEXT_LIMIT};
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;
@@ -234,6 +234,103 @@ fn a_schema_that_is_broken_or_too_much_is_one_field() {
         html.contains("name=\"arg/loop\"") && html.contains("name=\"arg/away\""),
         "{html}"
     );
+}
+
+/// So many members that all mean the same part of the schema, and that part.
+fn repeated(count: usize, names: &str, part: &Value) -> Value {
+    let members: serde_json::Map<_, _> = (0..count)
+        .map(|i| (format!("{names}{i}"), json!({"$ref": "#/$defs/part"})))
+        .collect();
+    json!({"type": "object", "properties": members, "$defs": {"part": part}})
+}
+
+#[test]
+fn a_part_that_is_too_large_is_one_field_beside_the_others() {
+    let choices: Vec<String> = (0..100).map(|i| format!("choice {i}")).collect();
+    let html = form(&repeated(20, "p", &json!({"enum": choices})))
+        .render(None, &Errors::default())
+        .into_string();
+    let selects = (PART_LIMIT - 20) / choices.len();
+    assert_eq!(html.matches("<select").count(), selects);
+    assert_eq!(html.matches("Takes JSON.").count(), 20 - selects);
+
+    let many: serde_json::Map<_, _> = (0..5000).map(|i| (format!("m{i}"), json!({}))).collect();
+    let schema = object_of(
+        &json!({
+            "bomb": {"type": "object", "properties": many},
+            "long": {"enum": ["<".repeat(TEXT_LIMIT / 2)]}, "longer": {"$ref": "#/properties/long"},
+            "name": {"type": "string"}, "pick": {"enum": ["a", "b"]},
+        }),
+        &["name"],
+    );
+    let pairs = [
+        ("arg/bomb", "{\"m1\": [1]}"),
+        ("arg/name", "x"),
+        ("arg/pick", "\"b\""),
+    ];
+    assert_eq!(
+        read(&schema, &pairs).expect("read"),
+        r#"{"bomb":{"m1": [1]},"name":"x","pick":"b"}"#
+    );
+}
+
+#[test]
+fn no_schema_makes_a_page_without_end() {
+    let long = "<\"&".repeat(150);
+    let choices: Vec<String> = (0..350).map(|i| format!("{i}{long}")).collect();
+    let members: serde_json::Map<_, _> = (0..900)
+        .map(|i| (format!("m{i}"), json!({"$ref": "#/$defs/part"})))
+        .collect();
+    let nulls = vec![json!({"type": "null"}); 10_000];
+    let words = vec!["object"; 20_000];
+    let text = "\"<>".repeat(50_000);
+    let name = "n/~".repeat(20_000);
+    let parts = [
+        ("", json!({"enum": choices})),
+        ("", json!({"type": "array", "items": {"enum": choices}})),
+        (
+            name.as_str(),
+            json!({"type": "object", "properties": {"a": {}, "b": {}}}),
+        ),
+        ("", json!({"type": "object", "properties": members})),
+        (
+            "",
+            json!({"type": "object", "properties": members, "required": words}),
+        ),
+        ("", json!({"const": text})),
+        ("", json!({"default": text})),
+        ("", json!({"type": "string", "description": text})),
+        (
+            "",
+            json!({"type": "string", "title": &text[..text.len() / 2], "pattern": &text[..text.len() / 2]}),
+        ),
+        ("", json!({"anyOf": nulls})),
+        ("", json!({"type": words})),
+    ];
+    let clock = crate::clock::Clock::system();
+    let began = clock.now();
+    for (names, part) in &parts {
+        for count in [3, 900, 4000] {
+            if names.len() * count > SCHEMA_LIMIT {
+                continue;
+            }
+            let schema = repeated(count, names, part);
+            assert!(count > 900 || schema.to_string().len() <= SCHEMA_LIMIT, "{count}");
+            let form = form(&schema);
+            let html = form.render(None, &Errors::default()).into_string();
+            assert!(html.len() < 6 * 1024 * 1024, "{count}: {}", html.len());
+            let pairs: Vec<(String, String)> = (0..2000)
+                .map(|i| ("arg/0".to_owned(), format!("\"{}{long}\"", i % 350)))
+                .collect();
+            let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let submitted = values(&pairs);
+            let errors = form.read(&submitted).err().unwrap_or_default();
+            let html = form.render(Some(&submitted), &errors).into_string();
+            assert!(html.len() < 8 * 1024 * 1024, "{count}: {}", html.len());
+        }
+    }
+    let took = began.until(clock.now());
+    assert!(took.as_secs() < 60, "{took:?}");
 }
 
 #[test]
