@@ -300,6 +300,8 @@ codes! {
         "Set general_settings.enable_mcp_registry: true.";
     ServersFixed "servers_fixed" 403 40346 "The gateway takes no servers at run time."
         "Add the server to the configuration file, or drop general_settings.store_model_in_db: false.";
+    FormOutdated "form_outdated" 409 40920 "Somebody else has changed it since the form was opened."
+        "Compare what is there now with what you wrote, and save again.";
     ServerReadOnly "server_read_only" 409 40910 "The MCP server is configured in the configuration file."
         "Change it there; the gateway picks the change up.";
     ServerChanged "server_changed" 409 40911 "Somebody else has changed the MCP server."

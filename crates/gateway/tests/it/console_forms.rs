@@ -154,6 +154,15 @@ impl Form {
         self
     }
 
+    /// Takes the tick from the box with this label.
+    pub(crate) fn untick(mut self, label: &str) -> Self {
+        let control = self.labelled(label);
+        let pair = (attribute(control, "name"), attribute(control, "value"));
+        assert!(self.pairs.contains(&pair), "{label} is not ticked");
+        self.pairs.retain(|own| *own != pair);
+        self
+    }
+
     /// Sends the form with the button it was found by.
     pub(crate) async fn send(&self, person: &Person<'_>) -> Got {
         let pairs = self.pairs.iter().chain(&self.button);

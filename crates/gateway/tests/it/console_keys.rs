@@ -1,6 +1,7 @@
 //! Keys and people in the console: made, changed, rotated, blocked and deleted by forms, and what members cannot do.
 
 use crate::browser::registering;
+use crate::console_forms::Form;
 use crate::console_harness::{Person, Place, count, html, text};
 use crate::harness::{Got, KEY, TestGateway, answer, assert_nothing_secret_logged, echo, entry, keyed};
 use scraper::{Html, Selector};
@@ -79,7 +80,9 @@ async fn a_key_is_made_used_changed_rotated_blocked_and_deleted() {
     assert_eq!(attribute(&form, "input[name=alias]", "value"), "ci");
     assert_eq!(attribute(&form, "input[name=server][checked]", "value"), "one");
     assert_eq!(attribute(&form, "option[selected]", "value"), "keep");
+    let version = attribute(&form, "input[name=version]", "value");
     let filled = [
+        ("version", version.as_str()),
         ("alias", "build"),
         ("user", "ada"),
         ("duration", "keep"),
@@ -160,6 +163,70 @@ async fn a_form_comes_back_with_what_was_wrong_and_what_was_filled_in() {
 }
 
 #[tokio::test]
+async fn a_form_that_is_older_than_the_key_saves_nothing() {
+    let upstream = Upstream::start().await;
+    let servers = ["one", "two"]
+        .map(|name| entry(name, &format!("url: {}", upstream.url())))
+        .concat();
+    let gateway = TestGateway::with_servers(&servers).await;
+    let (ada, bob) = (
+        Person::operator(&gateway).await,
+        Person::signed_in(&gateway, KEY, "bob").await,
+    );
+    let filled = [("alias", "ci"), ("server", "one"), ("server", "two")];
+    let (key, path) = made(&ada.send("/ui/keys", &filled).await);
+    let edit = format!("{path}/edit");
+    let bobs = Form::with(bob.page(&edit).await, "Save").fill("Alias", "<b>build</b>");
+    let narrowing = Form::with(ada.page(&edit).await, "Save").untick("two");
+    narrowing.done(&ada).await;
+    assert_eq!(call(&gateway, "two", &key).await, 403);
+
+    let got = bobs.send(&bob).await;
+    assert_eq!((got.status, call(&gateway, "two", &key).await), (409, 403));
+    let page = html(&got);
+    assert!(text(&page, ".note.warn").contains("Somebody else changed this key meanwhile"));
+    let rows = text(&page, "tbody");
+    assert_eq!(rows, "Alias ci <b>build</b> Servers one one, two");
+    // Nothing that was written is lost, and to save it now is a decision.
+    let again = Form::with(page, "Save");
+    assert_eq!(again.value("Alias"), "<b>build</b>");
+    // Of two at the same moment one is first.
+    let ours = Form::with(ada.page(&edit).await, "Save").fill("Alias", "ours");
+    let (one, other) = tokio::join!(again.send(&bob), ours.send(&ada));
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [303, 409]);
+    let nameless = ada.send(&edit, &[("alias", "taken over")]).await;
+    assert_eq!(nameless.status, 409);
+    assert!(!text(&ada.page(&path).await, "h1").contains("taken over"));
+}
+
+#[tokio::test]
+async fn a_form_that_is_older_than_the_user_saves_nothing() {
+    let gateway = TestGateway::with_servers("  one:\n    url: http://127.0.0.1:9/mcp\n").await;
+    let (ada, bob) = (
+        Person::operator(&gateway).await,
+        Person::signed_in(&gateway, KEY, "bob").await,
+    );
+    ada.done("/ui/users", &[("user_id", "eve"), ("role", "admin")])
+        .await;
+    let edit = "/ui/users/edit?user=eve";
+    let bobs = Form::with(bob.page(edit).await, "Save").fill("Name", "Eve");
+    let narrowing = Form::with(ada.page(edit).await, "Save").choose("Role", "Member");
+    narrowing.done(&ada).await;
+    let got = bobs.send(&bob).await;
+    assert_eq!(got.status, 409);
+    let page = html(&got);
+    assert_eq!(text(&page, "tbody"), "Name not set Eve Role member admin");
+    assert!(text(&bob.page("/ui/users/one?user=eve").await, "dl").contains("Role member"));
+    let again = Form::with(page, "Save");
+    assert_eq!(again.value("Name"), "Eve");
+    let (_, page) = again.choose("Role", "Member").done(&bob).await;
+    assert!(text(&page, "dl").contains("Role member") && text(&page, ".head").contains("Eve"));
+    assert_eq!(ada.send(edit, &[("role", "admin")]).await.status, 409);
+}
+
+#[tokio::test]
 async fn keys_are_found() {
     let gateway = TestGateway::with_servers("  one:\n    url: http://127.0.0.1:9/mcp\n").await;
     let operator = Person::operator(&gateway).await;
@@ -216,9 +283,14 @@ async fn people_are_written_down_changed_blocked_and_deleted() {
     let edit = path.replace("/one?", "/edit?");
     let form = operator.page(&edit).await;
     assert_eq!(attribute(&form, "option[selected]", "value"), "member");
-    let page = operator
-        .done(&edit, &[("alias", ""), ("email", ""), ("role", "admin")])
-        .await;
+    let version = attribute(&form, "input[name=version]", "value");
+    let filled = [
+        ("version", version.as_str()),
+        ("alias", ""),
+        ("email", ""),
+        ("role", "admin"),
+    ];
+    let page = operator.done(&edit, &filled).await;
     assert!(
         text(&page, "dl").contains("Role admin Address none"),
         "{}",

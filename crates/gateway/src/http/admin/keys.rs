@@ -10,7 +10,7 @@ pub(crate) use permissions::PermissionChange;
 
 use super::api::Change;
 use super::users::{self, litellm_role, user_id};
-use super::{changed, of_store, stored, utc};
+use super::{changed, last_writing, of_store, stored, utc};
 use crate::admission::keys::{PREFIX, Role, digest_of};
 use crate::admission::permissions::{KeyDocument, Meaning, Permissions};
 use crate::app::Worker;
@@ -83,6 +83,9 @@ pub(crate) struct KeyChange {
     /// Whether it is blocked.
     #[serde(default)]
     pub(crate) blocked: Option<bool>,
+    /// Which writing the change goes out from, where that counts.
+    #[serde(skip)]
+    pub(crate) version: Option<i64>,
 }
 
 /// Which keys are meant, and which part of them; everything for everybody by default.
@@ -127,6 +130,9 @@ pub(crate) struct KeyView {
     pub(crate) last_used: Option<String>,
     /// What is kept about the key cannot be read; it is for nothing until its permissions are set anew.
     pub(crate) unreadable: bool,
+    /// Which writing this is.
+    #[serde(skip)]
+    pub(crate) version: i64,
 }
 
 impl KeyView {
@@ -241,6 +247,7 @@ impl Rows {
             updated_at: utc(row.updated_at),
             last_used: last_used.and_then(utc),
             unreadable,
+            version: row.version.to_number(),
         }
     }
 }
@@ -381,6 +388,7 @@ pub(crate) async fn update(
     let owner = change.user_id.clone().try_map(user_id)?;
     let new_owner = owner.value().cloned().map(users::member);
     edit(worker, &key_id, new_owner, |row| {
+        last_writing(change.version, row.version)?;
         row.alias = change.key_alias.clone().over(row.alias.take());
         row.user_id = owner.clone().over(row.user_id.take());
         row.expires_at = expires_at.clone().over(row.expires_at);

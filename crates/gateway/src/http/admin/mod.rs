@@ -31,7 +31,7 @@ use axum::routing::any;
 use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::Value;
 use std::sync::Arc;
-use vestibule_store::{Store, StoreError, Unique};
+use vestibule_store::{Store, StoreError, Unique, Version};
 
 /// The routes of the management API.
 pub(crate) fn routes() -> Router<Arc<Worker>> {
@@ -196,6 +196,18 @@ pub(crate) fn actor(admission: &Admission) -> Actor {
 /// When it is nobody.
 pub(crate) fn visitor(worker: &Worker, headers: &HeaderMap) -> Result<Admission, Refusal> {
     worker.app.gate.admit(headers)
+}
+
+/// Refuses a change that goes out from another writing than the one that was `found`.
+///
+/// # Errors
+/// [`ErrorCode::FormOutdated`].
+fn last_writing(shown: Option<i64>, found: Version) -> Result<(), Refusal> {
+    if shown.is_none_or(|shown| shown == found.to_number()) {
+        Ok(())
+    } else {
+        Err(Refusal::new(ErrorCode::FormOutdated))
+    }
 }
 
 /// The answer of the API: a document, nothing, or the refusal.

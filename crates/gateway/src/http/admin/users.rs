@@ -7,7 +7,7 @@ pub(crate) use api::operations;
 
 use super::api::Change;
 use super::keys::{self, Draft, KeyFilter, KeyView, MadeKey, NewKey};
-use super::{changed, stored, utc};
+use super::{changed, last_writing, stored, utc};
 use crate::admission::keys::Role;
 use crate::app::Worker;
 use crate::audit::Actor;
@@ -59,6 +59,9 @@ pub(crate) struct UserChange {
     pub(crate) user_email: Change<String>,
     /// Whether they are refused, with all their keys.
     pub(crate) blocked: Option<bool>,
+    /// Which writing the change goes out from, where that counts.
+    #[serde(skip)]
+    pub(crate) version: Option<i64>,
 }
 
 /// A person, as they are written down.
@@ -74,6 +77,9 @@ pub(crate) struct UserView {
     pub(crate) updated_at: Option<String>,
     /// How many keys they have.
     pub(crate) key_count: usize,
+    /// Which writing this is.
+    #[serde(skip)]
+    pub(crate) version: i64,
 }
 
 /// Who was deleted, and what with them.
@@ -183,6 +189,7 @@ pub(crate) async fn update(
         let asked = user.clone();
         let found = stored(worker, move |store| async move { store.user(&asked).await }).await?;
         let mut row = found.ok_or_else(|| Refusal::new(ErrorCode::UnknownUser))?;
+        last_writing(change.version, row.version)?;
         if let Some(role) = new_role {
             role.name().clone_into(&mut row.role);
         }
@@ -274,5 +281,6 @@ fn view(user: &store::User, key_count: usize) -> UserView {
         created_at: utc(user.created_at),
         updated_at: utc(user.updated_at),
         key_count,
+        version: user.version.to_number(),
     }
 }

@@ -5,7 +5,7 @@ use super::Answer;
 use super::forms::Fields;
 use super::layout::{Flash, Section};
 use super::parts::{
-    Field, Question, Tone, at, button, check, chip, copied, empty, encoded, facts, note, table,
+    Field, Question, Tone, at, button, check, chip, copied, empty, encoded, facts, meanwhile, note, table,
 };
 use super::session::{AdminVisit, Visit};
 use crate::admission::permissions::Permissions;
@@ -41,6 +41,8 @@ struct Form {
     tools: String,
     /// Only what is named, be it nothing.
     narrowed: bool,
+    /// Which writing of the key is shown; empty for a new one.
+    version: String,
 }
 
 /// `GET /ui/keys`.
@@ -147,7 +149,7 @@ fn state(key: &KeyView, now: u64) -> Markup {
 /// `GET /ui/keys/new`.
 pub(super) async fn new(AdminVisit { visit, .. }: AdminVisit) -> Answer {
     let empty = Form::empty(visit.query().get("user"));
-    let content = form(&visit, &empty, "/ui/keys", "New key", None);
+    let content = form(&visit, &empty, "/ui/keys", "New key", &html! {});
     visit.page(Section::Keys, "New key", &content)
 }
 
@@ -252,7 +254,7 @@ pub(super) async fn edit(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<St
     let found = keys::get(&visit.worker, &id).await;
     let content = found.map(|key| {
         let action = format!("/ui/keys/{}/edit", encoded(&key.key_id));
-        form(&visit, &Form::of(&key), &action, "Edit key", None)
+        form(&visit, &Form::of(&key), &action, "Edit key", &html! {})
     });
     visit.show(Section::Keys, "Edit key", content)
 }
@@ -276,6 +278,7 @@ pub(super) async fn update(
             },
             object_permission: form_.permissions()?.map_or(Change::Clear, Change::Set),
             rpm_limit: form_.rpm()?.map_or(Change::Clear, Change::Set),
+            version: Some(form_.version()?),
             ..KeyChange::default()
         };
         keys::update(&visit.worker, &actor, visit.id, change).await
@@ -286,6 +289,9 @@ pub(super) async fn update(
             &path,
             &Flash::new(Tone::Good, format!("Key {} is changed.", name(&key))),
         ),
+        Err(refusal) if refusal.code == ErrorCode::FormOutdated => {
+            changed_meanwhile(&visit, form_, &id, refusal).await
+        }
         Err(refusal) => corrected(&visit, &form_, &format!("{path}/edit"), "Edit key", refusal),
     }
 }
@@ -377,6 +383,7 @@ impl Form {
             groups: fields.all("group").map(str::to_owned).collect(),
             tools: text("tools"),
             narrowed: fields.has("narrowed"),
+            version: text("version"),
         }
     }
 
@@ -396,7 +403,47 @@ impl Form {
             groups: key.object_permission.mcp_access_groups.clone(),
             tools: tools.join("\n"),
             narrowed: key.narrowed,
+            version: key.version.to_string(),
         }
+    }
+
+    fn version(&self) -> Result<i64, Refusal> {
+        let nameless = |_| {
+            Refusal::because(
+                ErrorCode::FormOutdated,
+                "The form does not say which writing it shows.",
+            )
+        };
+        self.version.parse().map_err(nameless)
+    }
+
+    /// What it says, setting by setting; servers by the names that they have now.
+    fn settings(&self, visit: &Visit) -> [(&'static str, String); 7] {
+        let servers = visit.servers().servers();
+        let named = |name: &String| {
+            let found = servers.iter().find(|server| server.goes_by(name));
+            found.map_or_else(|| name.clone(), |server| server.name.clone())
+        };
+        let joined = |mut names: Vec<String>| {
+            names.sort_unstable();
+            names.join(", ")
+        };
+        let duration = DURATIONS.iter().find(|(value, _)| *value == self.duration);
+        [
+            ("Alias", self.alias.clone()),
+            ("Owner", self.user.clone()),
+            (
+                "Counts for",
+                duration.map_or("as it is", |(_, text)| text).to_owned(),
+            ),
+            ("Requests a minute", self.rpm.clone()),
+            ("Servers", joined(self.servers.iter().map(named).collect())),
+            ("Groups of servers", joined(self.groups.clone())),
+            (
+                "Only these tools",
+                joined(self.tools.lines().map(str::to_owned).collect()),
+            ),
+        ]
     }
 
     fn rpm(&self) -> Result<Option<u32>, Refusal> {
@@ -454,16 +501,39 @@ fn corrected(visit: &Visit, form_: &Form, action: &str, title: &str, refusal: Re
         return visit.refusal(refusal);
     }
     let refusal = visit.worker.refuse(refusal, None, visit.id);
-    let mut response = visit.page(
-        Section::Keys,
-        title,
-        &form(visit, form_, action, title, Some(&refusal)),
-    );
+    let wrong = note(Tone::Bad, &html! { p role="alert" { (refusal.message) } });
+    let mut response = visit.page(Section::Keys, title, &form(visit, form_, action, title, &wrong));
     *response.status_mut() = refusal.code.status();
     response
 }
 
-fn form(visit: &Visit, form_: &Form, action: &str, title: &str, wrong: Option<&Refusal>) -> Markup {
+/// Somebody else was faster: the form with what was written here, for the key as it is now.
+async fn changed_meanwhile(visit: &Visit, form_: Form, id: &str, refusal: Refusal) -> Answer {
+    let key = match keys::get(&visit.worker, id).await {
+        Ok(key) => key,
+        Err(refusal) => return visit.refusal(refusal),
+    };
+    let refusal = visit.worker.refuse(refusal, None, visit.id);
+    let theirs = Form::of(&key);
+    let both = theirs.settings(visit).into_iter().zip(form_.settings(visit));
+    let differences: Vec<_> = both
+        .map(|((name, theirs), (_, yours))| (name, theirs, yours))
+        .filter(|(_, theirs, yours)| theirs != yours)
+        .collect();
+    let path = format!("/ui/keys/{}", encoded(id));
+    let said = meanwhile("key", &html! { (refusal.message) }, &path, &differences);
+    let form_ = Form {
+        version: theirs.version,
+        ..form_
+    };
+    let content = form(visit, &form_, &format!("{path}/edit"), "Edit key", &said);
+    let mut response = visit.page(Section::Keys, "Edit key", &content);
+    *response.status_mut() = refusal.code.status();
+    response
+}
+
+/// `said` stands before the fields.
+fn form(visit: &Visit, form_: &Form, action: &str, title: &str, said: &Markup) -> Markup {
     let servers = visit.servers().servers();
     let mut groups: Vec<&str> = servers
         .iter()
@@ -495,7 +565,8 @@ fn form(visit: &Visit, form_: &Form, action: &str, title: &str, wrong: Option<&R
     html! {
         form.card method="post" action=(action) {
             h1 { (title) }
-            @if let Some(wrong) = wrong { (note(Tone::Bad, &html! { p role="alert" { (wrong.message) } })) }
+            (said)
+            @if !form_.version.is_empty() { input type="hidden" name="version" value=(form_.version); }
             (field("Alias", "alias", &form_.alias, "What people call the key.").html())
             (field("Owner", "user", &form_.user,
                 "The user id of the person whose key it is: their sign-ins are used with it. Empty for a machine.").html())

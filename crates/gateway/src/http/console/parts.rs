@@ -121,6 +121,38 @@ pub(crate) fn table(label: &str, heads: &[&str], rows: &Markup) -> Markup {
     }
 }
 
+/// Says that somebody else saved a thing while a form of it was open, and shows where the two differ: setting, theirs,
+/// yours. `page` is where the thing is as it is now.
+pub(crate) fn meanwhile<N: AsRef<str>>(
+    thing: &str,
+    said: &Markup,
+    page: &str,
+    differences: &[(N, String, String)],
+) -> Markup {
+    let value = |text: &str| html! { @if text.is_empty() { "not set" } @else { code { (text) } } };
+    let rows = html! {
+        @for (name, theirs, yours) in differences {
+            tr {
+                td data-label="Setting" { (name.as_ref()) }
+                td.wrap data-label="Saved meanwhile" { (value(theirs)) }
+                td.wrap data-label="Yours" { (value(yours)) }
+            }
+        }
+    };
+    html! {
+        div.note.warn role="alert" {
+            h2 { "Somebody else changed this " (thing) " meanwhile" }
+            p { (said) }
+            p {
+                "Nothing of yours was saved. Compare, and save again to put yours in the place of theirs; "
+                a href=(page) { "drop yours" } " to go on with theirs."
+            }
+        }
+        @if differences.is_empty() { p { "What the form below has is the same as what was saved." } }
+        @else { (table("Differences", &["Setting", "Saved meanwhile", "Yours"], &rows)) }
+    }
+}
+
 /// A field of a form.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Field<'f> {

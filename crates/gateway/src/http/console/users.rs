@@ -4,7 +4,9 @@ use super::Answer;
 use super::forms::Fields;
 use super::keys as key_pages;
 use super::layout::{Flash, Section};
-use super::parts::{Field, Question, Tone, at, chip, empty, encoded, facts, note, table, time, time_or};
+use super::parts::{
+    Field, Question, Tone, at, chip, empty, encoded, facts, meanwhile, note, table, time, time_or,
+};
 use super::session::{AdminVisit, Visit};
 use crate::admission::keys::Role;
 use crate::credentials::person::Person;
@@ -14,6 +16,9 @@ use crate::http::admin::users::{self, NewUser, UserChange, UserView};
 use crate::web::error::{ErrorCode, Refusal};
 use maud::{Markup, html};
 use vestibule_store::{GrantSummary, UserId};
+
+/// Which writing of somebody the form shows.
+const VERSION: &str = "version";
 
 const ROLES: [(&str, &str); 2] = [
     ("member", "Member: their own connections"),
@@ -79,7 +84,7 @@ fn state(user: &UserView) -> Markup {
 
 /// `GET /ui/users/new`.
 pub(super) async fn new(AdminVisit { visit, .. }: AdminVisit) -> Answer {
-    let content = form("/ui/users", &Fields::default(), true, None);
+    let content = form("/ui/users", &Fields::default(), true, &html! {});
     visit.page(Section::Users, "New user", &content)
 }
 
@@ -187,16 +192,18 @@ fn connections(visit: &Visit, grants: &[GrantSummary], now: u64) -> Markup {
 pub(super) async fn edit(AdminVisit { visit, .. }: AdminVisit) -> Answer {
     let id = asked(&visit);
     let found = users::get(&visit.worker, &id).await;
-    let content = found.map(|(user, _)| {
-        let of = |text: &Option<String>| text.clone().unwrap_or_default();
-        let filled = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("role", role(&user).name())
-            .append_pair("alias", &of(&user.user_alias))
-            .append_pair("email", &of(&user.user_email))
-            .finish();
-        form(&path("edit", &id), &Fields::parse(filled.as_bytes()), false, None)
-    });
+    let content = found.map(|(user, _)| form(&path("edit", &id), &filled_with(&user), false, &html! {}));
     visit.show(Section::Users, "Edit user", content)
+}
+
+/// The form's fields as somebody is written down.
+fn filled_with(user: &UserView) -> Fields {
+    let mut fields = Fields::default();
+    fields.set("alias", user.user_alias.as_deref().unwrap_or_default());
+    fields.set("email", user.user_email.as_deref().unwrap_or_default());
+    fields.set("role", role(user).name());
+    fields.set(VERSION, user.version.to_string());
+    fields
 }
 
 /// `POST /ui/users/edit`.
@@ -207,11 +214,17 @@ pub(super) async fn update(AdminVisit { visit, actor }: AdminVisit, fields: Fiel
             .filled(name)
             .map_or(Change::Clear, |text| Change::Set(text.to_owned()))
     };
+    let Ok(version) = fields.get(VERSION).parse() else {
+        let message = "The form does not say which writing it shows.";
+        let refusal = Refusal::because(ErrorCode::FormOutdated, message);
+        return changed_meanwhile(&visit, fields, &id, refusal).await;
+    };
     let change = UserChange {
         user_id: id.clone(),
         user_role: fields.filled("role").map(str::to_owned),
         user_alias: set("alias"),
         user_email: set("email"),
+        version: Some(version),
         ..UserChange::default()
     };
     match users::update(&visit.worker, &actor, visit.id, change).await {
@@ -219,6 +232,9 @@ pub(super) async fn update(AdminVisit { visit, actor }: AdminVisit, fields: Fiel
             &path("one", &id),
             &Flash::new(Tone::Good, format!("{id} is changed.")),
         ),
+        Err(refusal) if refusal.code == ErrorCode::FormOutdated => {
+            changed_meanwhile(&visit, fields, &id, refusal).await
+        }
         Err(refusal) => corrected(&visit, &path("edit", &id), &fields, false, refusal),
     }
 }
@@ -302,12 +318,40 @@ fn corrected(visit: &Visit, action: &str, fields: &Fields, new: bool, refusal: R
         return visit.refusal(refusal);
     }
     let refusal = visit.worker.refuse(refusal, None, visit.id);
-    let mut response = visit.page(Section::Users, "User", &form(action, fields, new, Some(&refusal)));
+    let wrong = note(Tone::Bad, &html! { p role="alert" { (refusal.message) } });
+    let mut response = visit.page(Section::Users, "User", &form(action, fields, new, &wrong));
     *response.status_mut() = refusal.code.status();
     response
 }
 
-fn form(action: &str, fields: &Fields, new: bool, wrong: Option<&Refusal>) -> Markup {
+/// Somebody else was faster: the form with what was written here, for the person as they are now.
+async fn changed_meanwhile(visit: &Visit, mut fields: Fields, id: &str, refusal: Refusal) -> Answer {
+    let user = match users::get(&visit.worker, id).await {
+        Ok((user, _)) => user,
+        Err(refusal) => return visit.refusal(refusal),
+    };
+    let refusal = visit.worker.refuse(refusal, None, visit.id);
+    let theirs = filled_with(&user);
+    let differences: Vec<_> = [("Name", "alias"), ("E-mail", "email"), ("Role", "role")]
+        .into_iter()
+        .map(|(title, name)| (title, theirs.get(name).to_owned(), fields.get(name).to_owned()))
+        .filter(|(_, theirs, yours)| theirs != yours)
+        .collect();
+    fields.set(VERSION, theirs.get(VERSION));
+    let said = meanwhile(
+        "user",
+        &html! { (refusal.message) },
+        &path("one", id),
+        &differences,
+    );
+    let content = form(&path("edit", id), &fields, false, &said);
+    let mut response = visit.page(Section::Users, "Edit user", &content);
+    *response.status_mut() = refusal.code.status();
+    response
+}
+
+/// `said` stands before the fields.
+fn form(action: &str, fields: &Fields, new: bool, said: &Markup) -> Markup {
     let field = |label, name, hint| Field {
         label,
         name,
@@ -318,7 +362,8 @@ fn form(action: &str, fields: &Fields, new: bool, wrong: Option<&Refusal>) -> Ma
     html! {
         form.card method="post" action=(action) {
             h1 { @if new { "New user" } @else { "Edit user" } }
-            @if let Some(wrong) = wrong { (note(Tone::Bad, &html! { p role="alert" { (wrong.message) } })) }
+            (said)
+            @if let Some(version) = fields.filled(VERSION) { input type="hidden" name=(VERSION) value=(version); }
             @if new {
                 (Field { required: true, ..field("User id", "user_id", "Such as their address. It cannot be changed later.") }.html())
             }

@@ -12,7 +12,7 @@ use crate::http::admin::servers::{
 use crate::http::console::Answer;
 use crate::http::console::forms::{Errors, Fields};
 use crate::http::console::layout::{Flash, Section, fragment};
-use crate::http::console::parts::{Question, Tone, facts, note, table};
+use crate::http::console::parts::{Question, Tone, facts, meanwhile, note};
 use crate::http::console::server_form::{self, ServerForm};
 use crate::http::console::session::{AdminVisit, Visit};
 use crate::web::error::{ErrorCode, Refusal};
@@ -211,7 +211,11 @@ fn read_only(opened: &Opened) -> Markup {
 }
 
 fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// `POST /ui/servers/{id}/settings`.
@@ -302,28 +306,16 @@ fn changed_meanwhile(
             )
         })
         .filter(|(_, theirs, yours)| theirs != yours)
+        .map(|(name, theirs, yours)| (server_form::name_of(name), shown(theirs), shown(yours)))
         .collect();
-    let rows = html! {
-        @for (name, theirs, yours) in &differing {
-            tr {
-                td data-label="Setting" { (server_form::name_of(name)) }
-                td.wrap data-label="Saved meanwhile" { code { (if theirs.is_null() { "not set".to_owned() } else { shown(theirs) }) } }
-                td.wrap data-label="Yours" { code { (if yours.is_null() { "not set".to_owned() } else { shown(yours) }) } }
-            }
-        }
-    };
     let by = opened
         .view
         .updated
         .as_ref()
         .and_then(|written| written.by.as_deref());
+    let said = html! { (refusal.message) @if let Some(by) = by { " It was saved by " (by) "." } };
     let content = html! {
-        (note(Tone::Warn, &html! {
-            h2 { "Somebody else changed this server meanwhile" }
-            p { (refusal.message) @if let Some(by) = by { " It was saved by " (by) "." } }
-            p { "Nothing of yours was saved. Compare, and save again to put yours in the place of theirs; " a href=(opened.path_to(Tab::Settings)) { "drop yours" } " to go on with theirs." }
-        }))
-        (table("Differences", &["Setting", "Saved meanwhile", "Yours"], &rows))
+        (meanwhile("server", &said, &opened.path_to(Tab::Settings), &differing))
         (settings_form(opened, form, &Errors::default(), None, opened.view.version))
     };
     let mut answer = opened.show(Tab::Settings, &content);
