@@ -57,7 +57,7 @@ export async function choose(page, label, option) {
 }
 
 // The seed's walk-through up to Create: `choices` and `values` are by label, in the order of the form.
-export async function addServer(page, name, url, choices, values) {
+export async function fillServer(page, name, url, choices, values) {
   await open(page, 'Servers');
   await page.getByRole('link', { name: 'Add New MCP Server' }).click();
   await field(page, 'MCP Server Name').fill(name);
@@ -65,5 +65,11 @@ export async function addServer(page, name, url, choices, values) {
   await field(page, 'MCP Server URL').fill(url);
   for (const [label, option] of choices) await choose(page, label, option);
   for (const [label, value] of values) await field(page, label).fill(value);
-  await page.getByRole('button', { name: 'Create MCP Server' }).click();
 }
+
+export async function addServer(page, name, url, choices, values) {
+  await fillServer(page, name, url, choices, values);
+  await createServer(page);
+}
+
+export const createServer = (page) => page.getByRole('button', { name: 'Create MCP Server' }).click();

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { accessible, newPage, shared, signInAtProvider, tabTo } from './browser.mjs';
-import { addServer, field, open, signIn } from './console.mjs';
+import { addServer, createServer, field, fillServer, open, signIn } from './console.mjs';
 import { MASTER_KEY, api, everything, gateway, mock, protectedServer, provider, sdkClient, toolNames } from './programs.mjs';
 
 const file = shared(after);
@@ -46,6 +46,20 @@ for (const javaScript of [true, false]) {
     assert.deepEqual(await toolNames(`${at.url}/my_mcp_server/mcp`, MASTER_KEY), ['add', 'echo']);
   });
 }
+
+test('try a server before it is saved, and the form stays as it is', async (t) => {
+  const at = await empty(t);
+  const page = await newPage(t);
+  await signIn(page, at);
+  await fillServer(page, 'tried', `${machine.url}/mcp`, M2M, credentials(machine));
+  await page.getByRole('button', { name: 'Try it' }).click();
+  await page.getByRole('heading', { name: 'Tried' }).waitFor();
+  assert.match(await page.innerText('#tried'), /lists 2 tools/);
+  assert.equal(await field(page, 'Client Secret').inputValue(), 'test-secret');
+  await accessible(page);
+  await createServer(page);
+  await page.getByRole('heading', { name: 'tried', level: 1 }).waitFor();
+});
 
 test('sign in and call a tool with the keyboard alone', async (t) => {
   const at = await gateway(t, `

@@ -42,6 +42,7 @@ mod console_harness;
 mod console_keys;
 mod console_login;
 mod console_markup;
+mod console_server_try;
 mod console_server_use;
 mod console_servers;
 mod crash;

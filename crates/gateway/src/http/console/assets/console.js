@@ -99,6 +99,36 @@
     }
     show();
 
+    // The answer goes into the page, and the form stays as it is, secrets and all.
+    const trying = form.querySelector("[data-try]");
+    const answers = ["server-summary", "tried"].map((id) => document.getElementById(id));
+    trying?.addEventListener("click", async (event) => {
+      event.preventDefault();
+      if (trying.getAttribute("aria-busy") === "true") return;
+      trying.setAttribute("aria-busy", "true");
+      const [summary, tried] = answers;
+      summary.replaceChildren();
+      tried.textContent = "Trying…";
+      const body = new URLSearchParams(new FormData(form));
+      body.set("show", "try");
+      try {
+        const response = await fetch(form.getAttribute("action"), { method: "POST", body });
+        if (response.redirected) {
+          tried.textContent = "You are signed out. Sign in in another tab and try again: the form stays as it is.";
+        } else {
+          const page = new DOMParser().parseFromString(await response.text(), "text/html");
+          const known = page.getElementById("tried") !== null;
+          summary.replaceChildren(...(known ? page.getElementById("server-summary").childNodes : []));
+          tried.replaceChildren(...(page.getElementById("tried") ?? page.querySelector("main")).childNodes);
+          for (const answer of answers) for (const element of all("[data-without-script]", answer)) element.hidden = true;
+          (summary.firstElementChild ?? tried).scrollIntoView({ block: "nearest" });
+        }
+      } catch {
+        tried.textContent = "The gateway did not answer. Try again.";
+      }
+      trying.removeAttribute("aria-busy");
+    });
+
     const [url, place, button] = [form.elements.url, form.querySelector("#probe"), form.querySelector("[data-probe]")];
     if (!url || !place) continue;
     const untouched = new Set(["transport", "authentication"].filter((name) => {

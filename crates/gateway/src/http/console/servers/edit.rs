@@ -3,6 +3,7 @@
 
 use super::frame::{Opened, Tab};
 use super::probe::{Probed, address, probe};
+use super::trial::attempt;
 use super::{HERE, path_of};
 use crate::audit::Actor;
 use crate::http::admin::servers::{
@@ -24,10 +25,36 @@ use serde_json::{Map, Value};
 /// Which writing of the server the form shows.
 const VERSION: &str = "version";
 
+/// What a form is shown with.
+#[derive(Default)]
+struct Beside {
+    errors: Errors,
+    /// What is at its address.
+    probed: Option<Markup>,
+    /// What a try came to.
+    tried: Option<Markup>,
+}
+
+impl Beside {
+    fn errors(errors: Errors) -> Self {
+        Self {
+            errors,
+            ..Self::default()
+        }
+    }
+
+    fn probed(probed: &Probed) -> Self {
+        Self {
+            probed: Some(probed.html()),
+            ..Self::default()
+        }
+    }
+}
+
 /// `GET /ui/servers/new`.
 pub(super) async fn new(AdminVisit { visit, .. }: AdminVisit) -> Answer {
     let form = ServerForm::new(Fields::default());
-    new_page(&visit, &form, &Errors::default(), None)
+    new_page(&visit, &form, &Beside::default())
 }
 
 /// `POST /ui/servers/new`.
@@ -37,17 +64,21 @@ pub(super) async fn create(AdminVisit { visit, actor }: AdminVisit, fields: Fiel
         "probe" => {
             let probed = look(&visit, &actor, form.values().get("url")).await;
             form.fill(&probed.fill);
-            return new_page(&visit, &form, &Errors::default(), Some(&probed));
+            return new_page(&visit, &form, &Beside::probed(&probed));
         }
-        "fields" => return new_page(&visit, &form, &Errors::default(), None),
+        "fields" => return new_page(&visit, &form, &Beside::default()),
         _ => {}
     }
+    let again = |beside: Beside| new_page(&visit, &form, &beside);
     let entered = match form.read() {
         Ok(entered) => entered,
-        Err(errors) => return unusable(new_page(&visit, &form, &errors, None)),
+        Err(errors) => return unusable(again(Beside::errors(errors))),
     };
     let mut body = entered.fields;
     body.insert("server_name".into(), entered.name.into());
+    if form.values().get("show") == "try" {
+        return tried(&visit, &actor, body, again).await;
+    }
     match servers::create(&visit.worker, &actor, body, visit.id).await {
         Ok(view) => {
             let flash = Flash::new(
@@ -56,10 +87,31 @@ pub(super) async fn create(AdminVisit { visit, actor }: AdminVisit, fields: Fiel
             );
             visit.done(&path_of(&view.id), &flash)
         }
-        Err(refusal) => match errors_of(&refusal) {
-            Some(errors) => unusable(new_page(&visit, &form, &errors, None)),
-            None => visit.refusal(refusal),
-        },
+        Err(refusal) => refused(&visit, refusal, again),
+    }
+}
+
+/// The form with what became of the server that it describes.
+async fn tried(
+    visit: &Visit,
+    actor: &Actor,
+    body: Map<String, Value>,
+    again: impl Fn(Beside) -> Answer,
+) -> Answer {
+    match attempt(visit, actor, body).await {
+        Ok(tried) => again(Beside {
+            tried: Some(tried.html()),
+            ..Beside::default()
+        }),
+        Err(refusal) => refused(visit, refusal, again),
+    }
+}
+
+/// The form with what is wrong with it, or the refusal where that is about no field.
+fn refused(visit: &Visit, refusal: Refusal, again: impl Fn(Beside) -> Answer) -> Answer {
+    match errors_of(&refusal) {
+        Some(errors) => unusable(again(Beside::errors(errors))),
+        None => visit.refusal(refusal),
     }
 }
 
@@ -102,35 +154,47 @@ fn unusable(mut answer: Answer) -> Answer {
     answer
 }
 
-fn new_page(visit: &Visit, form: &ServerForm, errors: &Errors, probed: Option<&Probed>) -> Answer {
+fn new_page(visit: &Visit, form: &ServerForm, beside: &Beside) -> Answer {
     let content = html! {
         div.head { div { p.quiet { a href=(HERE) { "Servers" } } h1 { "Add New MCP Server" } } }
-        (whole_form(form, errors, probed, &format!("{HERE}/new"), "Create MCP Server", None))
+        (whole_form(form, beside, &format!("{HERE}/new"), "Create MCP Server", None))
     };
     visit.page(Section::Servers, "Add New MCP Server", &content)
 }
 
 fn whole_form(
     form: &ServerForm,
-    errors: &Errors,
-    probed: Option<&Probed>,
+    beside: &Beside,
     action: &str,
     submit: &str,
     version: Option<i64>,
 ) -> Markup {
+    let nothing = html! {};
     html! {
-        (summary(form, errors))
+        div #server-summary aria-live="polite" { (summary(form, &beside.errors)) }
         form.stack #server-form method="post" action=(action) data-server-form novalidate {
             @if let Some(version) = version { input type="hidden" name=(VERSION) value=(version); }
             // What the Enter key presses is the first button.
             button.hidden-label type="submit" tabindex="-1" aria-hidden="true" { (submit) }
-            (form.render(errors, &html! { @if let Some(probed) = probed { (probed.html()) } }))
+            (form.render(&beside.errors, beside.probed.as_ref().unwrap_or(&nothing)))
+            div #tried aria-live="polite" {
+                @if let Some(tried) = &beside.tried {
+                    (tried)
+                    @if form.has_secrets() { (secrets_once_more()) }
+                }
+            }
             div.row {
                 button.primary type="submit" { (submit) }
+                button type="submit" name="show" value="try" data-try { "Try it" }
                 a.button href=(HERE) { "Cancel" }
             }
         }
     }
+}
+
+/// With a script the form stays as it is, and so do they.
+fn secrets_once_more() -> Markup {
+    html! { p data-without-script { "Secrets are not shown again: write them once more." } }
 }
 
 fn summary(form: &ServerForm, errors: &Errors) -> Markup {
@@ -146,7 +210,7 @@ fn summary(form: &ServerForm, errors: &Errors) -> Markup {
                         }
                     }
                 }
-                @if form.has_secrets() { p { "Secrets are not shown again: write them once more." } }
+                @if form.has_secrets() { (secrets_once_more()) }
             }))
         }
     }
@@ -162,7 +226,7 @@ pub(super) async fn settings(AdminVisit { visit, .. }: AdminVisit, Path(id): Pat
         Source::File => read_only(&opened),
         Source::Database => {
             let form = form_of(&opened.view);
-            settings_form(&opened, &form, &Errors::default(), None, opened.view.version)
+            settings_form(&opened, &form, &Beside::default(), opened.view.version)
         }
     };
     opened.show(Tab::Settings, &content)
@@ -172,16 +236,10 @@ fn form_of(view: &ServerView) -> ServerForm {
     ServerForm::of(&view.name, &view.fields, &view.secrets)
 }
 
-fn settings_form(
-    opened: &Opened,
-    form: &ServerForm,
-    errors: &Errors,
-    probed: Option<&Probed>,
-    version: Option<i64>,
-) -> Markup {
+fn settings_form(opened: &Opened, form: &ServerForm, beside: &Beside, version: Option<i64>) -> Markup {
     let action = opened.path_to(Tab::Settings);
     html! {
-        (whole_form(form, errors, probed, &action, "Save changes", version))
+        (whole_form(form, beside, &action, "Save changes", version))
         div.row { a.button.danger href={ (opened.path()) "/delete" } { "Delete" } }
     }
 }
@@ -230,21 +288,19 @@ pub(super) async fn update(
     };
     let version = fields.get(VERSION).parse::<i64>().ok();
     let mut form = form_of(&opened.view).submitted(fields);
-    let again = |form: &ServerForm, errors: &Errors, probed: Option<&Probed>| {
-        opened.show(
-            Tab::Settings,
-            &settings_form(&opened, form, errors, probed, version),
-        )
+    let shown = |form: &ServerForm, beside: &Beside| {
+        opened.show(Tab::Settings, &settings_form(&opened, form, beside, version))
     };
     match form.values().get("show") {
         "probe" => {
             let probed = look(&opened.visit, &actor, form.values().get("url")).await;
             form.fill(&probed.fill);
-            return again(&form, &Errors::default(), Some(&probed));
+            return shown(&form, &Beside::probed(&probed));
         }
-        "fields" => return again(&form, &Errors::default(), None),
+        "fields" => return shown(&form, &Beside::default()),
         _ => {}
     }
+    let again = |beside: Beside| shown(&form, &beside);
     let Some(version) = version else {
         return opened.visit.refusal(Refusal::because(
             ErrorCode::ServerChanged,
@@ -253,11 +309,14 @@ pub(super) async fn update(
     };
     let entered = match form.read() {
         Ok(entered) => entered,
-        Err(errors) => return unusable(again(&form, &errors, None)),
+        Err(errors) => return unusable(again(Beside::errors(errors))),
     };
     let mut body = entered.fields.clone();
     body.insert("server_id".into(), opened.view.id.clone().into());
     let visit = &opened.visit;
+    if form.values().get("show") == "try" {
+        return tried(visit, &actor, body, again).await;
+    }
     match servers::update(&visit.worker, &actor, body, Some(version), visit.id).await {
         Ok(view) if view.dropped_secrets.is_empty() => visit.done(
             &path_of(&view.id),
@@ -274,10 +333,7 @@ pub(super) async fn update(
         Err(refusal) if refusal.code == ErrorCode::ServerChanged => {
             changed_meanwhile(&opened, &form, &entered.fields, refusal)
         }
-        Err(refusal) => match errors_of(&refusal) {
-            Some(errors) => unusable(again(&form, &errors, None)),
-            None => visit.refusal(refusal),
-        },
+        Err(refusal) => refused(visit, refusal, again),
     }
 }
 
@@ -316,7 +372,7 @@ fn changed_meanwhile(
     let said = html! { (refusal.message) @if let Some(by) = by { " It was saved by " (by) "." } };
     let content = html! {
         (meanwhile("server", &said, &opened.path_to(Tab::Settings), &differing))
-        (settings_form(opened, form, &Errors::default(), None, opened.view.version))
+        (settings_form(opened, form, &Beside::default(), opened.view.version))
     };
     let mut answer = opened.show(Tab::Settings, &content);
     *answer.status_mut() = StatusCode::CONFLICT;

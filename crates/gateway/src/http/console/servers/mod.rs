@@ -12,6 +12,7 @@ mod overview;
 mod people;
 mod probe;
 mod tools;
+mod trial;
 
 use super::parts::encoded;
 use crate::app::Worker;
