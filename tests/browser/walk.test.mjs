@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { accessible, newPage, shared, signInAtProvider, tabTo } from './browser.mjs';
-import { addServer, createServer, field, fillServer, open, signIn } from './console.mjs';
+import { addServer, createServer, field, fillServer, open, said, signIn } from './console.mjs';
 import { MASTER_KEY, api, everything, gateway, mock, protectedServer, provider, sdkClient, toolNames } from './programs.mjs';
 
 const file = shared(after);
@@ -235,4 +235,43 @@ mcp_servers:
   const text = await page.innerText('main');
   for (const line of ['handbook: connected', 'manual: connected', 'refusing: access_denied']) assert.ok(text.includes(line), text);
   await accessible(page);
+});
+
+test('a form that is older than the key, or than its session, saves nothing and says so', async (t) => {
+  const at = await gateway(t, `
+general_settings: {master_key: ${MASTER_KEY}}
+mcp_servers: {machine: {url: "${machine.url}/mcp"}}
+`);
+  const { key } = (await api(at, 'POST', '/key/generate', { key_alias: 'ci', object_permission: { mcp_servers: ['machine'] } })).body;
+  const page = await newPage(t);
+  await signIn(page, at, { user: 'alice' });
+  const edit = async () => {
+    await open(page, 'Keys');
+    await page.getByRole('link', { name: 'ci', exact: true }).click();
+    await page.getByRole('link', { name: 'Edit', exact: true }).click();
+    await field(page, 'Requests a minute').fill('30');
+  };
+  const save = () => page.getByRole('button', { name: 'Save' }).click();
+
+  await edit();
+  await api(at, 'POST', '/key/update', { key, user_id: 'bob' });
+  await save();
+  await page.getByRole('heading', { name: 'Somebody else changed this key meanwhile' }).waitFor();
+  await accessible(page);
+  const differences = await page.getByRole('region', { name: 'Differences' }).innerText();
+  assert.match(differences, /Owner\s+bob\s+not set/);
+  assert.equal(await field(page, 'Requests a minute').inputValue(), '30');
+  await field(page, 'Owner').fill('bob');
+  await save();
+  await page.getByText('Key ci is changed.').waitFor();
+
+  await edit();
+  await page.context().clearCookies();
+  await save();
+  await page.getByText('nothing of what you sent was saved').waitFor();
+  await accessible(page);
+  await page.getByLabel('Gateway key').fill(MASTER_KEY);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('heading', { name: 'Edit key' }).waitFor();
+  assert.match(await said(page), /was not saved/);
 });
