@@ -193,8 +193,8 @@ mod tests {
     fn paths(router: &Router<Arc<Worker>>) -> BTreeSet<String> {
         let text = format!("{router:?}");
         // Behind it are the ways to what is nowhere.
-        let (routes, _) = text.split_once("fallback_router").expect("axum's own words");
-        let quoted = routes.split('"').filter(|text| text.starts_with('/'));
+        let (known, _) = text.split_once("fallback_router").expect("axum's own words");
+        let quoted = known.split('"').filter(|text| text.starts_with('/'));
         quoted.map(str::to_owned).collect()
     }
 
