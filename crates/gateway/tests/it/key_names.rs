@@ -53,8 +53,8 @@ async fn tools(gateway: &TestGateway, key: &str, server: &str) -> Option<BTreeSe
     Some(found)
 }
 
-fn some(tools: &[&str]) -> Option<BTreeSet<String>> {
-    Some(tools.iter().map(|tool| (*tool).to_owned()).collect())
+fn only(tools: &[&str]) -> BTreeSet<String> {
+    tools.iter().map(|tool| (*tool).to_owned()).collect()
 }
 
 async fn said(gateway: &TestGateway, id: &str) -> Value {
@@ -88,7 +88,7 @@ async fn a_renamed_server_keeps_its_limit_and_leaves_nobody_its_grant() {
         said(&gateway, &grouped_id).await["mcp_tool_permissions"],
         json!({"one": ["echo"]})
     );
-    assert_eq!(tools(&gateway, &grouped, "one").await, some(&["echo"]));
+    assert_eq!(tools(&gateway, &grouped, "one").await, Some(only(&["echo"])));
 
     change(&gateway, &json!({"server_id": id, "server_name": "two"})).await;
     // The other replica takes the new name at once, and the one that is gone no more.
@@ -102,9 +102,9 @@ async fn a_renamed_server_keeps_its_limit_and_leaves_nobody_its_grant() {
     .await;
     assert_eq!(gone.code(), "unknown_name");
     for (key, found) in [
-        (&grouped, some(&["echo"])),
-        (&named, some(&["echo", "write"])),
-        (&limited, some(&["echo"])),
+        (&grouped, Some(only(&["echo"]))),
+        (&named, Some(only(&["echo", "write"]))),
+        (&limited, Some(only(&["echo"]))),
     ] {
         assert_eq!(tools(&gateway, key, "two").await, found);
         assert_eq!(tools(&other, key, "two").await, found);
@@ -118,8 +118,8 @@ async fn a_renamed_server_keeps_its_limit_and_leaves_nobody_its_grant() {
     add(&gateway, &server("one", &upstream)).await;
     assert_eq!(tools(&gateway, &named, "one").await, None);
     assert_eq!(tools(&gateway, &limited, "one").await, None);
-    assert_eq!(tools(&gateway, &grouped, "two").await, some(&["echo"]));
-    assert_eq!(tools(&gateway, &grouped, "one").await, some(&["echo"]));
+    assert_eq!(tools(&gateway, &grouped, "two").await, Some(only(&["echo"])));
+    assert_eq!(tools(&gateway, &grouped, "one").await, Some(only(&["echo"])));
     assert_eq!(said(&gateway, &named_id).await["mcp_servers"], json!(["two"]));
     // An update of something else changes nothing about that; saying it again does.
     post(
@@ -131,8 +131,11 @@ async fn a_renamed_server_keeps_its_limit_and_leaves_nobody_its_grant() {
     assert_eq!(tools(&gateway, &named, "one").await, None);
     let anew = json!({"key": grouped_id, "object_permission": {"mcp_tool_permissions": {"two": ["write"]}}});
     post(&gateway, "/key/update", anew).await;
-    assert_eq!(tools(&gateway, &grouped, "two").await, some(&["write"]));
-    assert_eq!(tools(&gateway, &grouped, "one").await, some(&["echo", "write"]));
+    assert_eq!(tools(&gateway, &grouped, "two").await, Some(only(&["write"])));
+    assert_eq!(
+        tools(&gateway, &grouped, "one").await,
+        Some(only(&["echo", "write"]))
+    );
 }
 
 #[tokio::test]
@@ -151,8 +154,8 @@ async fn names_that_are_exchanged_take_no_limit_along() {
     for (server, name) in [(0, "three"), (1, "one"), (0, "two")] {
         change(&gateway, &json!({"server_id": ids[server], "server_name": name})).await;
     }
-    assert_eq!(tools(&gateway, &key, "two").await, some(&["echo"]));
-    assert_eq!(tools(&gateway, &key, "one").await, some(&["write"]));
+    assert_eq!(tools(&gateway, &key, "two").await, Some(only(&["echo"])));
+    assert_eq!(tools(&gateway, &key, "one").await, Some(only(&["write"])));
     let limits = json!({"one": ["write"], "two": ["echo"]});
     assert_eq!(said(&gateway, &id).await["mcp_tool_permissions"], limits);
 }
@@ -183,7 +186,7 @@ async fn a_server_that_takes_the_name_of_a_deleted_one_is_granted_to_nobody() {
 
     add(&gateway, &server("one", &upstream)).await;
     assert_eq!(tools(&gateway, &named, "one").await, None);
-    assert_eq!(tools(&gateway, &grouped, "one").await, some(&["echo"]));
+    assert_eq!(tools(&gateway, &grouped, "one").await, Some(only(&["echo"])));
     assert_eq!(
         count(
             &operator.page("/ui/health").await,
@@ -232,10 +235,10 @@ async fn a_server_of_the_file_keeps_limit_and_grant_at_another_url() {
     })
     .await;
     for key in [&by_name, &by_id] {
-        assert_eq!(tools(&gateway, key, "one").await, some(&["echo"]));
+        assert_eq!(tools(&gateway, key, "one").await, Some(only(&["echo"])));
     }
     for key in [&named, &of_id] {
-        assert_eq!(tools(&gateway, key, "one").await, some(&["echo", "write"]));
+        assert_eq!(tools(&gateway, key, "one").await, Some(only(&["echo", "write"])));
     }
     assert!(!there.requests().is_empty(), "the other one is asked");
     assert_eq!(said(&gateway, &of_id_id).await["mcp_servers"], json!(["one"]));
@@ -254,7 +257,7 @@ async fn a_server_of_the_file_keeps_limit_and_grant_at_another_url() {
     for key in [&named, &of_id] {
         assert_eq!(tools(&gateway, key, "one").await, None);
     }
-    assert_eq!(tools(&gateway, &by_name, "one").await, some(&["echo"]));
+    assert_eq!(tools(&gateway, &by_name, "one").await, Some(only(&["echo"])));
 }
 
 #[tokio::test]
@@ -271,14 +274,18 @@ async fn of_several_limits_each_one_holds() {
         (
             "a",
             json!({"id-one": ["echo", "write"], "one": ["write"]}),
-            some(&["write"]),
+            Some(only(&["write"])),
         ),
         (
             "b",
             json!({"first": ["Echo"], "one": ["one-echo", "write"]}),
-            some(&["echo"]),
+            Some(only(&["echo"])),
         ),
-        ("c", json!({"first": ["echo"], "id-one": ["write"]}), some(&[])),
+        (
+            "c",
+            json!({"first": ["echo"], "id-one": ["write"]}),
+            Some(only(&[])),
+        ),
     ] {
         let document = json!({"object_permission": {"mcp_tool_permissions": limits}});
         let key = town.key_with(key, "ada", &document).await;
