@@ -16,6 +16,7 @@ use crate::web::error::shown;
 use crate::web::parameters::Parameters;
 use crate::web::{json, page};
 use http::{HeaderValue, Response, StatusCode, header};
+use std::sync::Arc;
 use url::Url;
 use vestibule_oauth::error::OAuthError;
 use vestibule_oauth::error::OAuthErrorCode::{
@@ -236,12 +237,12 @@ pub(super) struct Begun {
 pub(super) async fn begin(
     asked: &Asked<'_>,
     judged: &Judged,
-    endpoints: &UpstreamEndpoints,
+    endpoints: &Arc<UpstreamEndpoints>,
     scope: Option<&str>,
     browser: Browser<'_>,
     id: String,
 ) -> Result<Begun, OAuthError> {
-    let upstream = asked.upstream_client(&judged.client.metadata).await?;
+    let upstream = asked.upstream_client(&judged.client.metadata, endpoints).await?;
     let flow = Flow {
         server: asked.server.id.clone(),
         redirect_uri: judged.redirect_uri.as_str().to_owned(),
@@ -254,6 +255,7 @@ pub(super) async fn begin(
         issuer: asked.issuer(),
         upstream_issuer: endpoints.issuer.clone(),
         iss_promised: endpoints.iss_promised,
+        authority: endpoints.authority(),
         id,
     };
     let begun = asked

@@ -306,6 +306,7 @@ impl<'a> Door<'a> {
         };
         let record = Record {
             server: known.server.id.clone(),
+            place: known.server.endpoint.place(),
             holder,
             redirect_uri: wish.redirect_uri.as_str().to_owned(),
             challenge: wish.challenge.as_str().to_owned(),
@@ -444,7 +445,8 @@ impl<'a> Door<'a> {
         }
         let server = self.view.by_id_or_name(&record.server).filter(|server| {
             let at_its_own = known.is_none_or(|known| Arc::ptr_eq(known.server, server));
-            server.id == record.server && server.byok().is_some() && at_its_own
+            let in_its_place = server.endpoint.place() == record.place;
+            server.id == record.server && server.byok().is_some() && in_its_place && at_its_own
         });
         let (Some(server), Some((principal, user))) = (server, app.gate.behind(&record.holder)) else {
             return Err(refused());

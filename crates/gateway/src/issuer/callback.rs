@@ -7,10 +7,12 @@ use super::flow::{Flow, Flows};
 use crate::app::Worker;
 use crate::audit::note;
 use crate::ids::RequestId;
+use crate::registry::Server;
 use crate::web::body::Body;
 use crate::web::page;
 use crate::web::parameters::Parameters;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use std::sync::Arc;
 use vestibule_oauth::Trust;
 use vestibule_oauth::origin::{Origin, Scheme};
 use vestibule_oauth::redirect_uri::JudgedRedirectUri;
@@ -95,13 +97,8 @@ async fn finish(
 ) -> Response<Body> {
     note::flow(&flow.id);
     note::secret(flow.client_state.as_deref());
-    if let Some(server) = worker
-        .app
-        .registry
-        .all()
-        .iter()
-        .find(|server| server.id == flow.server)
-    {
+    let server = worker.app.registry.by_id(&flow.server);
+    if let Some(server) = server {
         note::server(server);
     }
     let judged = worker.app.redirects.judge(&flow.redirect_uri, origin);
@@ -143,11 +140,17 @@ async fn finish(
         ];
         return back(flow, &judged, &answer);
     }
+    if is_elsewhere(issuer, flow, server).await {
+        tracing::warn!(request_id = %id, server = flow.server, "the authorization server of a sign-in under way is another one by now");
+        let text = "The server's authorization server is another one than when this sign-in began.";
+        return ended(flow, &judged, "invalid_grant", text, START_AGAIN, id);
+    }
     let code = parameters.get("code").unwrap_or_default();
     let bound = Bound {
         client: flow.client.clone(),
         redirect_uri: flow.redirect_uri.clone(),
         challenge: flow.challenge.clone(),
+        authority: flow.authority.clone(),
         flow: flow.id.clone(),
     };
     if let Err(error) = issuer.codes.bind(&flow.server, code, &bound, now).await {
@@ -156,6 +159,17 @@ async fn finish(
         return ended(flow, &judged, "temporarily_unavailable", text, START_AGAIN, id);
     }
     back(flow, &judged, &[("code", Some(code))])
+}
+
+/// Whether the server's authorization server is known to be another one by now than the one that the person comes from.
+/// The code goes no further then; the token request judges anew.
+async fn is_elsewhere(issuer: &Issuer, flow: &Flow, server: Option<&Arc<Server>>) -> bool {
+    let Some((server, sign_in)) = server.and_then(|server| Some((server, server.signed_in_through_us()?)))
+    else {
+        return false;
+    };
+    let endpoints = issuer.discovery.endpoints(&sign_in.upstream(server)).await;
+    endpoints.is_ok_and(|endpoints| endpoints.authority() != flow.authority)
 }
 
 /// A failure that no client is told of, but for the gateway's own pages.

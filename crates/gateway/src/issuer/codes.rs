@@ -1,6 +1,7 @@
-//! What a code is bound to between the callback and the token request: the server, the client, its redirect URI and
-//! its PKCE challenge. The provider's code goes to the client as it is, so this is what makes it count for that client
-//! alone, and once (RFC 6749 section 4.1.2, RFC 7636 section 4.6).
+//! What a code is bound to between the callback and the token request: the server, the client, its redirect URI, its
+//! PKCE challenge and who issued it. The provider's code goes to the client as it is, so this is what makes it count for
+//! that client alone, once, and at that provider alone (RFC 6749 section 4.1.2, RFC 7636 section 4.6, RFC 9700 section
+//! 4.4).
 
 use crate::digest::{sha256, sha256_of_parts};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub(super) struct Bound {
     pub(super) redirect_uri: String,
     /// The challenge of the authorization request, if there was one.
     pub(super) challenge: Option<String>,
+    /// Who issued it, and alone may see it again; see [`super::upstream::UpstreamEndpoints::authority`].
+    pub(super) authority: String,
     /// By what id the record has the sign-in.
     #[serde(default)]
     pub(super) flow: String,

@@ -43,6 +43,9 @@ pub(super) struct Flow {
     /// Whether the provider's metadata promises `iss`.
     #[serde(rename = "p", default)]
     pub(super) iss_promised: bool,
+    /// Who may be shown what comes of it; see [`super::upstream::UpstreamEndpoints::authority`].
+    #[serde(rename = "a")]
+    pub(super) authority: String,
     /// By what id the record has this sign-in: its first request's.
     #[serde(rename = "f", default)]
     pub(super) id: String,
@@ -125,6 +128,7 @@ mod tests {
             issuer: "http://gw/a".into(),
             upstream_issuer: None,
             iss_promised: false,
+            authority: "https://as.example".into(),
             id: "f".into(),
         }
     }

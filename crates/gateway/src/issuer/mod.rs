@@ -157,18 +157,21 @@ impl Asked<'_> {
         })
     }
 
-    /// Our client at the provider for MCP clients with this metadata.
-    async fn upstream_client(&self, metadata: &ClientMetadata) -> Result<UpstreamClient, OAuthError> {
+    /// Our client at the provider with these endpoints for MCP clients with this metadata.
+    async fn upstream_client(
+        &self,
+        metadata: &ClientMetadata,
+        endpoints: &Arc<UpstreamEndpoints>,
+    ) -> Result<UpstreamClient, OAuthError> {
         if let Some(client) = &self.sign_in.client {
             return Ok(UpstreamClient {
                 client: client.clone(),
                 registration: None,
             });
         }
-        let endpoints = self.endpoints().await?;
         let registrations = &self.people.issuer.registrations;
         registrations
-            .client(&self.server.store_id, &endpoints, metadata, &self.callback())
+            .client(&self.server.store_id, endpoints, metadata, &self.callback())
             .await
             .map_err(|error| self.not_registered(&error))
     }

@@ -36,7 +36,10 @@ pub(super) async fn register(asked: &Asked<'_>, body: &[u8]) -> Result<Response<
     let metadata = registering.judged(body, |_| true)?;
     note::client_name(metadata.client_name.as_deref());
     // Before an id is given out: a client that cannot sign in is told so here, where its developer looks.
-    asked.upstream_client(&metadata).await?;
+    if asked.sign_in.client.is_none() {
+        let endpoints = asked.endpoints().await?;
+        asked.upstream_client(&metadata, &endpoints).await?;
+    }
     let with_secret = matches!(
         metadata.token_endpoint_auth_method.as_deref(),
         Some("client_secret_post" | "client_secret_basic")

@@ -200,7 +200,7 @@ pub(super) async fn redemption(asked: &Asked<'_>, shown: Shown<'_>) -> Result<Re
         note::person(person);
     }
     let verifier = verified(bound.challenge.as_deref(), shown.verifier)?;
-    let (upstream, endpoints, resource) = at_the_provider(asked, shown.metadata).await?;
+    let (upstream, endpoints, resource) = at_the_provider(asked, shown.metadata, &bound.authority).await?;
     let request = CodeRequest {
         client: upstream.client.clone(),
         code: shown.code.clone(),
@@ -301,11 +301,7 @@ async fn by_carried(
     authority: &str,
     scope: Option<String>,
 ) -> Result<Response<Body>, OAuthError> {
-    let (upstream, endpoints, resource) = at_the_provider(asked, &client.client.metadata).await?;
-    if endpoints.authority() != authority {
-        let text = "The server's authorization server is another one by now; sign in again.";
-        return Err(OAuthError::new(InvalidGrant, text));
-    }
+    let (upstream, endpoints, resource) = at_the_provider(asked, &client.client.metadata, authority).await?;
     let request = RefreshRequest {
         client: upstream.client.clone(),
         refresh_token: token.clone(),
@@ -325,12 +321,19 @@ async fn by_carried(
     redeem(asked, client, redemption, Some(token)).await
 }
 
+/// What is shown there was issued by `authority`. Where the server's authorization server is another one by now, it is
+/// shown nothing, and no client of ours is made there.
 async fn at_the_provider(
     asked: &Asked<'_>,
     metadata: &ClientMetadata,
+    authority: &str,
 ) -> Result<(UpstreamClient, Arc<UpstreamEndpoints>, Option<String>), OAuthError> {
-    let upstream = asked.upstream_client(metadata).await?;
     let endpoints = asked.endpoints().await?;
+    if endpoints.authority() != authority {
+        let text = "The server's authorization server is another one by now; sign in again.";
+        return Err(OAuthError::new(InvalidGrant, text));
+    }
+    let upstream = asked.upstream_client(metadata, &endpoints).await?;
     let resource = asked.resource(&endpoints);
     Ok((upstream, endpoints, resource))
 }

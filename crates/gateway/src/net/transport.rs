@@ -53,6 +53,15 @@ impl Endpoint {
         }
     }
 
+    /// Who gets what is sent there: the origin of its URL, or the program. Secrets that were meant for one place go to no
+    /// other.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Http(endpoint) | Self::Sse(endpoint) => endpoint.url.origin().ascii_serialization(),
+            Self::Stdio(program) => format!("stdio:{}", program.command),
+        }
+    }
+
     /// For people: a URL without what may be secret (its query, a user name), or `stdio:` and the program's name.
     pub fn shown(&self) -> String {
         match self {

@@ -75,6 +75,7 @@ mod matrix;
 mod matrix_model;
 mod metrics;
 mod months;
+mod moved_sign_ins;
 mod openapi;
 mod pages;
 mod passthrough;

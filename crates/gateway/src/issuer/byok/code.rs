@@ -25,6 +25,8 @@ const MOST_OF_ONE: usize = 10;
 pub(super) struct Record {
     /// The server's id.
     pub(super) server: String,
+    /// Where the server was; see [`crate::net::transport::Endpoint::place`].
+    pub(super) place: String,
     /// The person, and the gateway key that they have.
     pub(super) holder: Holder,
     /// Where the code went.
