@@ -257,6 +257,10 @@ pub(super) async fn begin(
         iss_promised: endpoints.iss_promised,
         authority: endpoints.authority(),
         id,
+        person: asked
+            .person
+            .as_ref()
+            .map(|person| person.id().as_str().to_owned()),
     };
     let begun = asked
         .people

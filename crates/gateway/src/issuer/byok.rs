@@ -6,7 +6,7 @@
 mod code;
 mod pages;
 
-use super::callback::redirect;
+use super::callback::{redirect, to};
 use super::codes::client_digest;
 use super::metadata::resource;
 use super::paths::{Document, Endpoint, Identifier, Named, Route};
@@ -16,6 +16,7 @@ use crate::admission::{Admission, server_session};
 use crate::app::{People, Worker};
 use crate::config::ByokPage;
 use crate::credentials::person::Person;
+use crate::http::console::{self, NoVisitor};
 use crate::http::relay::read_body;
 use crate::http::user_keys;
 use crate::ids::RequestId;
@@ -29,7 +30,7 @@ use bytes::Bytes;
 pub(super) use code::BroughtKeys;
 use code::{NoCode, Record};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 use pages::{Ask, Step};
 use secrecy::{ExposeSecret, SecretString};
@@ -235,9 +236,10 @@ impl<'a> Door<'a> {
             Ok(wish) => wish,
             Err(text) => return self.invalid(text),
         };
-        let visitor = match self.visitor() {
+        let visitor = match self.visitor().await {
             Ok(visitor) => visitor,
-            Err(refusal) => return self.refused(&refusal),
+            Err(NoVisitor::SignIn(path)) => return to(StatusCode::SEE_OTHER, &path),
+            Err(NoVisitor::Refused(refusal)) => return self.refused(&refusal),
         };
         let named = || {
             let (server, page) = self
@@ -368,10 +370,10 @@ impl<'a> Door<'a> {
     }
 
     /// Whoever sits in front of the browser, as its own request says.
-    fn visitor(&self) -> Result<Visitor, Refusal> {
-        let admission = admission_of(self.worker, &self.parts.headers)?;
+    async fn visitor(&self) -> Result<Visitor, NoVisitor> {
+        let admission = console::visitor(self.worker, self.parts, self.origin).await?;
         let person = Person::admitted(&self.worker.app, &admission)
-            .ok_or_else(|| Refusal::new(ErrorCode::NoPerson))?;
+            .ok_or_else(|| NoVisitor::Refused(Refusal::new(ErrorCode::NoPerson)))?;
         Ok(Visitor { admission, person })
     }
 
@@ -479,14 +481,4 @@ impl<'a> Door<'a> {
         let text = "The gateway's database does not answer; try again.";
         OAuthError::new(TemporarilyUnavailable, text).with_status(503)
     }
-}
-
-/// Who makes a browser's request: whoever's gateway key is on it.
-fn admission_of(worker: &Worker, headers: &HeaderMap) -> Result<Admission, Refusal> {
-    let mut refusal = match worker.app.gate.admit(headers) {
-        Ok(admission) => return Ok(admission),
-        Err(refusal) => refusal,
-    };
-    refusal.header = None;
-    Err(refusal)
 }

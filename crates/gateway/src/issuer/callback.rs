@@ -6,6 +6,7 @@ use super::codes::Bound;
 use super::flow::{Flow, Flows};
 use crate::app::Worker;
 use crate::audit::note;
+use crate::credentials::person::Person;
 use crate::ids::RequestId;
 use crate::registry::Server;
 use crate::web::body::Body;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use vestibule_oauth::Trust;
 use vestibule_oauth::origin::{Origin, Scheme};
 use vestibule_oauth::redirect_uri::JudgedRedirectUri;
+use vestibule_store::UserId;
 
 /// The longest text of a provider's that is passed on or shown.
 const TEXT_LIMIT: usize = 1000;
@@ -97,6 +99,9 @@ async fn finish(
 ) -> Response<Body> {
     note::flow(&flow.id);
     note::secret(flow.client_state.as_deref());
+    if let Some(person) = flow.person.as_deref().and_then(|id| UserId::new(id).ok()) {
+        note::person(&Person::kept_under(person));
+    }
     let server = worker.app.registry.by_id(&flow.server);
     if let Some(server) = server {
         note::server(server);

@@ -72,6 +72,7 @@ impl Connect<'_> {
             origin: self.origin.clone(),
             base: self.origin.to_string(),
             headers: self.headers,
+            person: None,
             id: self.id,
         })
     }
@@ -85,10 +86,11 @@ impl Connect<'_> {
         Some(self.asked().ok()?.issuer())
     }
 
-    /// Finds the provider and makes the address there. `address` is the person's, of whose requests only so many count.
-    pub(crate) async fn begin(&self, address: IpAddr) -> Result<Begun, OAuthError> {
+    /// Finds the provider and makes the address there, for `person`. `address` is theirs, of whose requests only so many
+    /// count.
+    pub(crate) async fn begin(&self, person: Person, address: IpAddr) -> Result<Begun, OAuthError> {
         self.step("authorize");
-        self.begun(address).await.inspect_err(noted)
+        self.begun(person, address).await.inspect_err(noted)
     }
 
     fn step(&self, name: &'static str) {
@@ -97,8 +99,11 @@ impl Connect<'_> {
         note::client_name(Some(CLIENT_NAME));
     }
 
-    async fn begun(&self, address: IpAddr) -> Result<Begun, OAuthError> {
-        let asked = self.asked()?;
+    async fn begun(&self, person: Person, address: IpAddr) -> Result<Begun, OAuthError> {
+        let asked = Asked {
+            person: Some(person),
+            ..self.asked()?
+        };
         if !asked.people.issuer.flood.admits_sign_in(address) {
             let text = "Too many sign-ins were begun from your network just now; wait a minute.";
             return Err(OAuthError::new(TemporarilyUnavailable, text));

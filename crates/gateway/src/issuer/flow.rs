@@ -49,6 +49,9 @@ pub(super) struct Flow {
     /// By what id the record has this sign-in: its first request's.
     #[serde(rename = "f", default)]
     pub(super) id: String,
+    /// Who began it, where that was known; for the record alone.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub(super) person: Option<String>,
 }
 
 /// Seals and opens flows.
@@ -130,6 +133,7 @@ mod tests {
             iss_promised: false,
             authority: "https://as.example".into(),
             id: "f".into(),
+            person: Some("ada".into()),
         }
     }
 

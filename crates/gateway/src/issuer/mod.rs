@@ -23,7 +23,9 @@ pub mod upstream;
 use crate::app::{People, Worker};
 use crate::audit::note;
 use crate::config::{SendResource, SignIn};
+use crate::credentials::person::Person;
 use crate::http::admin;
+use crate::http::console::{self, NoVisitor};
 use crate::http::relay::read_body;
 use crate::ids::RequestId;
 use crate::policy::access;
@@ -104,6 +106,8 @@ struct Asked<'a> {
     /// `origin` as text.
     base: String,
     headers: &'a HeaderMap,
+    /// Who asks, where it is known before there are tokens.
+    person: Option<Person>,
     id: RequestId,
 }
 
@@ -312,22 +316,20 @@ where
             Err(body) => body,
         },
     };
-    let found = match identifier.named {
-        Named::Id(id) => by_id(worker, view, &parts.headers, id),
-        named => Ok(view.signed_in_at(named)),
-    };
+    let found = signed_in_at(worker, view, route, &parts, &origin, identifier.named).await;
     let exchanged = match route {
         Route::Metadata(Document::ProtectedResource, _) => view.exchanged_at(identifier.named),
         _ => None,
     };
     let response = match (found, &worker.app.people) {
-        (Err(refusal), _) => worker.refuse(refusal, None, id).into_plain(id),
+        (Err(NoVisitor::SignIn(path)), _) => callback::to(StatusCode::SEE_OTHER, &path),
+        (Err(NoVisitor::Refused(refusal)), _) => worker.refuse(refusal, None, id).into_plain(id),
         _ if let Some((server, issuer)) = exchanged => match parts.method {
             Method::GET | Method::HEAD => metadata::of_exchange(&origin, identifier, server, issuer),
             Method::OPTIONS => cors::preflight(HeaderValue::from_static("*")),
             _ => wrong_method(worker, "GET, HEAD, OPTIONS", id),
         },
-        (Ok(Some((server, sign_in))), Some(people)) => {
+        (Ok(Some((server, sign_in, person))), Some(people)) => {
             note::server(server);
             let asked = Asked {
                 worker,
@@ -338,6 +340,7 @@ where
                 base: origin.to_string(),
                 origin,
                 headers: &parts.headers,
+                person,
                 id,
             };
             match route {
@@ -352,28 +355,51 @@ where
     public(response)
 }
 
-/// A server, and how people sign in to it.
-type SignedInAt<'v> = (&'v Arc<Server>, &'v Arc<SignIn>);
+/// A server, how people sign in to it, and who asks, where that is known.
+type SignedInAt<'v> = (&'v Arc<Server>, &'v Arc<SignIn>, Option<Person>);
 
-/// The server with this id for the management's own way to the endpoints, on which no client stands: who takes it has a
-/// key, or the server asks for none. One that is only tried is for whoever manages the gateway.
-fn by_id<'v>(
+async fn signed_in_at<'v>(
     worker: &'v Worker,
     view: View<'v>,
-    headers: &HeaderMap,
+    route: Route<'_>,
+    parts: &Parts,
+    origin: &Origin,
+    named: Named<'_>,
+) -> Result<Option<SignedInAt<'v>>, NoVisitor> {
+    if let Named::Id(id) = named {
+        return by_id(worker, view, route, parts, origin, id).await;
+    }
+    let found = view.signed_in_at(named);
+    Ok(found.map(|(server, sign_in)| (server, sign_in, None)))
+}
+
+/// The server with this id for the management's own way to the endpoints, on which no client stands: who takes it has a
+/// key, or a browser that is signed in at the console, or the server asks for none. One that is only tried is for whoever
+/// manages the gateway.
+async fn by_id<'v>(
+    worker: &'v Worker,
+    view: View<'v>,
+    route: Route<'_>,
+    parts: &Parts,
+    origin: &Origin,
     id: &str,
-) -> Result<Option<SignedInAt<'v>>, Refusal> {
+) -> Result<Option<SignedInAt<'v>>, NoVisitor> {
     let tried = worker.app.registry.trial(id, worker.app.clock.unix_seconds());
     let server = tried.or_else(|| view.by_id_or_name(id));
+    let mut person = None;
     if !server.is_some_and(|server| server.admits_by_itself()) {
-        let admission = admin::visitor(worker, headers)?;
+        let admission = match route {
+            Route::Endpoint(Endpoint::Authorize, _) => console::visitor(worker, parts, origin).await?,
+            _ => worker.app.gate.admit(&parts.headers)?,
+        };
         if tried.is_some() {
             admin::manager(&admission)?;
         } else if let Some(server) = server {
             access::permit(&admission, server)?;
         }
+        person = Person::admitted(&worker.app, &admission);
     }
-    Ok(server.and_then(|server| Some((server, server.signed_in_through_us()?))))
+    Ok(server.and_then(|server| Some((server, server.signed_in_through_us()?, person))))
 }
 
 /// What there is about a server whose clients sign in at its own authorization server: its metadata and nothing else.

@@ -99,6 +99,14 @@ pub fn of(path: &str) -> Option<Route<'_>> {
     Some(Route::Endpoint(endpoint, issuer(identifier)?))
 }
 
+/// Whether a path is one where people authorize a client.
+pub fn is_authorize(path: &str) -> bool {
+    matches!(
+        of(path),
+        Some(Route::Endpoint(Endpoint::Authorize, _) | Route::OwnKeys(Endpoint::Authorize))
+    )
+}
+
 /// `/.well-known/{document}{identifier}` (RFC 8414 section 3, RFC 9728 section 3.1), and
 /// `{identifier}/.well-known/{document}` (`OpenID` Connect Discovery 1.0 section 4).
 fn metadata(path: &str) -> Option<Route<'_>> {

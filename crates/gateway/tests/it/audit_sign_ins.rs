@@ -4,6 +4,7 @@ use crate::audit_harness::Kept;
 use crate::browser::{
     Browser, REDIRECT, Registered, STATE, VERIFIER, encoded, metadata, parameter, registering, shared,
 };
+use crate::console_harness::Person;
 use crate::harness::{KEY, TestGateway, got, personal};
 use crate::kept_harness::{Door, Fault, Site};
 use crate::postgres::Postgres;
@@ -109,6 +110,41 @@ async fn a_sign_in_is_its_steps_and_says_who_it_was() {
         registered["flow"].is_null(),
         "a registration is for many sign-ins"
     );
+}
+
+#[tokio::test]
+async fn every_step_of_a_connection_says_whose_it_is() {
+    let setup = Setup::new("").await;
+    let ada = Person::signed_in(&setup.gateway, KEY, "ada").await;
+    let page = ada.page("/ui/connections").await;
+    let link = scraper::Selector::parse("main a[href^='/ui/connect/']").expect("a selector");
+    let link = page.select(&link).next().expect("a link");
+    ada.follow(link.value().attr("href").expect("a path")).await;
+    // By its id, as whose key stands on the first request.
+    let mut client = Registered::at(&setup.gateway, "/one").await;
+    client.path = "/v1/mcp/server/oauth/one".into();
+    client.code(&setup.gateway, &Browser::with_key(KEY)).await;
+    let mut named = Vec::new();
+    for row in setup.gateway.until_rows("kind=sign_in", 7).await {
+        let step = row["trace"]["sign_in"]["step"]
+            .as_str()
+            .expect("a step")
+            .to_owned();
+        let user = row["user_id"].as_str().map(str::to_owned);
+        if step != "register" {
+            assert_eq!(row["outcome"], "ok", "{row:#}");
+            named.push((step, user.unwrap_or_default()));
+        }
+    }
+    let expected = [
+        ("authorize", "ada"),
+        ("callback", "ada"),
+        ("token", "ada"),
+        ("authorize", "default_user_id"),
+        ("callback", "default_user_id"),
+    ];
+    let expected = expected.map(|(step, user)| (step.to_owned(), user.to_owned()));
+    assert_eq!(named, expected);
 }
 
 #[tokio::test]

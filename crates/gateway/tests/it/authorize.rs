@@ -2,8 +2,9 @@
 //! what the provider is asked.
 
 use crate::browser::{
-    Browser, REDIRECT, Registered, SHARED_ID, STATE, VERIFIER, names, parameter, registering, shared,
+    Browser, REDIRECT, Registered, SHARED_ID, STATE, VERIFIER, encoded, names, parameter, registering, shared,
 };
+use crate::console_harness::{Person, Place, put_key, put_user};
 use crate::harness::{KEY, Start, TestGateway, echo, entry, got, keyed, logged};
 use serde_json::json;
 use vestibule_testkit::{Provider, ResourceRule, Upstream, s256};
@@ -607,6 +608,56 @@ async fn litellms_management_route_is_the_same_endpoint() {
     .await;
     assert_eq!(status, 200, "{tokens}");
     provider.assert_never_seen(KEY);
+}
+
+#[tokio::test]
+async fn the_way_by_id_takes_the_session_of_the_console() {
+    let provider = Provider::start().await;
+    let more = "consent: never\nserver_id: 0123-abc";
+    let place = Place::new();
+    let store = place.store().await;
+    put_user(&store, "bob", "member").await;
+    let only = r#"{"object_permission":{"mcp_servers":["two"]}}"#;
+    let bobs = put_key(&store, "bobs", Some("bob"), only).await;
+    let servers = shared("one", &provider, more) + &shared("two", &provider, "");
+    let gateway = place.start(keyed(&servers)).start().await;
+    let mut client = Registered::at(&gateway, "/one").await;
+    client.path = "/v1/mcp/server/oauth/0123-abc".into();
+    let url = client.authorize_url(&gateway, &[]);
+    let nobody = Person::at(&gateway);
+    assert_eq!(nobody.browser.open(&url).await.code(), "missing_key", "a script");
+    let page = [("accept", "text/html")];
+    let to = nobody.browser.open_with(&url, &page).await;
+    let next = encoded(&[("next", url.strip_prefix(&nobody.origin).expect("ours"))]);
+    assert_eq!(
+        (to.status, to.header("location")),
+        (303, format!("/ui/login?{next}").as_str())
+    );
+    let bob = Person::signed_in(&gateway, &bobs, "").await;
+    let refused = bob.browser.open_with(&url, &page).await;
+    assert_eq!((refused.status, refused.code()), (403, "server_not_allowed"));
+    assert!(provider.requests_to("/authorize").is_empty());
+
+    let operator = Person::operator(&gateway).await;
+    let code = client.code(&gateway, &operator.browser).await;
+    // What is no page takes no session.
+    let token = gateway.url(&format!("{}/token", client.path));
+    let form = [("grant_type", "authorization_code"), ("code", code.as_str())];
+    let origin = [("origin", operator.origin.as_str())];
+    let refused = operator.browser.submit(&token, &form, &origin).await;
+    assert_eq!((refused.status, refused.code()), (401, "missing_key"));
+    let tokens = client.exchange(&gateway, &code, &[]);
+    assert_eq!(got(tokens.header("x-litellm-api-key", KEY)).await.status, 200);
+    // Nor does a form of another page's.
+    let refused = operator
+        .browser
+        .submit(
+            &url,
+            &[("decision", "approve")],
+            &[("origin", "https://evil.example")],
+        )
+        .await;
+    assert_eq!((refused.status, refused.code()), (403, "foreign_form"));
 }
 
 #[tokio::test]

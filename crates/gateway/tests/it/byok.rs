@@ -10,20 +10,20 @@ use std::collections::HashMap;
 use url::Url;
 use vestibule_testkit::{Answer, Upstream};
 
-const ALICES: &str = "canary-alices-upstream-key";
+pub(crate) const ALICES: &str = "canary-alices-upstream-key";
 const BOBS: &str = "canary-bobs-upstream-key";
-const VERIFIER: &str = "canary-verifier-0123456789-0123456789-0123456789";
-const REDIRECT: &str = "http://127.0.0.1:50000/cb";
+pub(crate) const VERIFIER: &str = "canary-verifier-0123456789-0123456789-0123456789";
+pub(crate) const REDIRECT: &str = "http://127.0.0.1:50000/cb";
 const ONE: &str = "/v1/mcp/server/one/user-credential";
 
 /// A gateway with the BYOK server `one`, a fixed one, `two`, and two people.
-struct Site {
-    town: Town,
+pub(crate) struct Site {
+    pub(crate) town: Town,
     upstream: Upstream,
     two: Upstream,
-    gateway: TestGateway,
-    alice: String,
-    bob: String,
+    pub(crate) gateway: TestGateway,
+    pub(crate) alice: String,
+    pub(crate) bob: String,
 }
 
 fn servers(one: &Upstream, two: &Upstream) -> String {
@@ -41,7 +41,7 @@ fn servers(one: &Upstream, two: &Upstream) -> String {
 }
 
 impl Site {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (upstream, two) = (Upstream::start().await, Upstream::start().await);
         let town = Town::new().await;
         let alice = town.key("alices", "alice", &["one", "two"]).await;
@@ -65,7 +65,7 @@ impl Site {
     }
 
     /// `tools/call echo` at `one` with a gateway key.
-    async fn call(&self, key: &str) -> Got {
+    pub(crate) async fn call(&self, key: &str) -> Got {
         got(self.request(Method::POST, "/one/mcp", key).json(&echo("hello"))).await
     }
 
@@ -80,13 +80,17 @@ impl Site {
     }
 
     /// What the server was shown last.
-    fn shown(&self) -> Option<String> {
+    pub(crate) fn shown(&self) -> Option<String> {
         let requests = self.upstream.requests();
         let last = requests.last().expect("a request");
         last.header("x-api-key").map(str::to_owned)
     }
 
-    fn authorize(&self, path: &str, change: impl FnOnce(&mut HashMap<&'static str, String>)) -> String {
+    pub(crate) fn authorize(
+        &self,
+        path: &str,
+        change: impl FnOnce(&mut HashMap<&'static str, String>),
+    ) -> String {
         let query = wish(change);
         Url::parse_with_params(&self.gateway.url(path), query)
             .expect("a URL")
@@ -120,7 +124,7 @@ impl Site {
         query["code"].clone()
     }
 
-    fn token(
+    pub(crate) fn token(
         &self,
         path: &str,
         code: &str,
@@ -146,7 +150,7 @@ impl Site {
     }
 }
 
-fn wish(change: impl FnOnce(&mut HashMap<&'static str, String>)) -> HashMap<&'static str, String> {
+pub(crate) fn wish(change: impl FnOnce(&mut HashMap<&'static str, String>)) -> HashMap<&'static str, String> {
     let sum = digest::digest(&digest::SHA256, VERIFIER.as_bytes());
     let mut wish = HashMap::from([
         ("client_id", "the-client".to_owned()),

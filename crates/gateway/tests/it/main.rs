@@ -30,6 +30,7 @@ mod bridge_stdio;
 mod browser;
 mod by_hand;
 mod byok;
+mod byok_pages;
 mod callback;
 mod calls;
 mod child;

@@ -190,14 +190,6 @@ pub(crate) fn actor(admission: &Admission) -> Actor {
     }
 }
 
-/// Who makes a request that a page may have made: whose key stands on it.
-///
-/// # Errors
-/// When it is nobody.
-pub(crate) fn visitor(worker: &Worker, headers: &HeaderMap) -> Result<Admission, Refusal> {
-    worker.app.gate.admit(headers)
-}
-
 /// Refuses a change that goes out from another writing than the one that was `found`.
 ///
 /// # Errors

@@ -156,7 +156,7 @@ async fn start(visit: &Visit, server: &Arc<Server>, walk: Option<Walk>) -> Resul
         .addresses
         .of(&visit.parts.headers, visit.peer())
         .counted();
-    let begun = connect(visit, server).begin(address).await?;
+    let begun = connect(visit, server).begin(person.clone(), address).await?;
     let pending = Pending {
         server: server.id.clone(),
         person: person.id().as_str().to_owned(),

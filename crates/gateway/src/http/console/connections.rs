@@ -1,7 +1,8 @@
-//! What somebody is connected to: every server that wants a person's sign-in, how it stands, and its end.
+//! What somebody is connected to: every server that wants a person's sign-in or key, how it stands, and its end.
 
 use super::Answer;
 use super::layout::{Flash, Section};
+use super::own_keys;
 use super::parts::{Question, Tone, chip, empty, encoded, facts, note, time};
 use super::session::{Visit, unavailable};
 use crate::app::People;
@@ -107,12 +108,13 @@ async fn content(visit: &Visit) -> Result<Markup, Refusal> {
     let Ok(person) = visit.person() else {
         return Ok(html! { div.head { h1 { "My connections" } } (nobody(visit)) });
     };
-    if wanted.is_empty() {
+    let keys = own_keys::cards(visit, &person).await?;
+    if wanted.is_empty() && keys.is_empty() {
         return Ok(html! {
             div.head { h1 { "My connections" } }
             (empty(
                 "Nothing to connect",
-                "None of the servers that you may use wants your own sign-in: the gateway signs in for you.",
+                "None of the servers that you may use wants your own sign-in or key: the gateway signs in for you.",
                 &html! {},
             ))
         });
@@ -129,13 +131,13 @@ async fn content(visit: &Visit) -> Result<Markup, Refusal> {
         div.head {
             div {
                 h1 { "My connections" }
-                p.quiet { "Servers that you sign in to yourself, kept for " strong { (person.id()) } "." }
+                p.quiet { "Servers that want your own sign-in or key, kept for " strong { (person.id()) } "." }
             }
             @if missing > 0 {
                 a.button.primary href="/ui/connect" { "Connect all (" (missing) ")" }
             }
         }
-        div.cards { @for card in &cards { (card) } }
+        div.cards { @for card in cards.iter().chain(&keys) { (card) } }
     })
 }
 

@@ -62,7 +62,7 @@ fn judge(worker: &Worker, parts: &Parts) -> Result<Origin, Refusal> {
 }
 
 /// Browsers name the page that a form is sent from, and let no page name another.
-fn check_form(headers: &HeaderMap, ours: &Origin) -> Result<(), Refusal> {
+pub(super) fn check_form(headers: &HeaderMap, ours: &Origin) -> Result<(), Refusal> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     let Some(named) = text(header::ORIGIN) else {

@@ -12,7 +12,7 @@ use crate::app::Worker;
 use crate::http::admin::actor;
 use crate::http::router::peer_of;
 use crate::ids::RequestId;
-use crate::issuer::connect::REDIRECT_PATH;
+use crate::issuer::{self, connect::REDIRECT_PATH};
 use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::extract::{Extension, State};
 use axum::response::IntoResponse;
@@ -181,7 +181,7 @@ async fn begin(
 fn connecting(worker: &Worker, next: &str) -> Option<String> {
     // As a browser reads it, without dots.
     let url = Url::parse("http://here").ok()?.join(next).ok()?;
-    if url.path() == REDIRECT_PATH {
+    if url.path() == REDIRECT_PATH || issuer::paths::is_authorize(url.path()) {
         return Some("the sign-in that was under way".to_owned());
     }
     match url.path().strip_prefix("/ui/connect")? {
@@ -274,15 +274,14 @@ fn is_secure(origin: &Origin) -> bool {
     origin.scheme() == Scheme::Https
 }
 
-/// Where somebody wanted to go, if that is a page of ours.
+/// Where somebody wanted to go, if that is a page of ours: of the console, or one where people authorize a client.
 fn next_of(fields: &Fields) -> &str {
     let next = fields.get("next");
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
-    if plain && super::owns(next.split(['?', '#']).next().unwrap_or_default()) {
-        next
-    } else {
-        "/ui"
-    }
+    let path = next.split(['?', '#']).next().unwrap_or_default();
+    // Browsers read what two slashes begin as another host.
+    let ours = super::owns(path) || (!path.starts_with("//") && issuer::paths::is_authorize(path));
+    if plain && ours { next } else { "/ui" }
 }
 
 fn form(next: &str, user: &str, unsent: bool, said: &Markup) -> Markup {
@@ -332,6 +331,22 @@ mod tests {
             ("/\\evil.example", "/ui"),
             ("/uievil", "/ui"),
             ("/ui/ö", "/ui"),
+            ("/one/authorize?a=b&c=http://d", "/one/authorize?a=b&c=http://d"),
+            ("/v1/mcp/oauth/authorize", "/v1/mcp/oauth/authorize"),
+            (
+                "/v1/mcp/server/oauth/one/authorize",
+                "/v1/mcp/server/oauth/one/authorize",
+            ),
+            ("//evil.example/authorize", "/ui"),
+            ("//evil.example/mcp/authorize", "/ui"),
+            ("///evil.example/authorize", "/ui"),
+            ("https://evil.example/one/authorize", "/ui"),
+            ("https:/one/authorize", "/ui"),
+            ("one/authorize", "/ui"),
+            ("/\\evil.example/authorize", "/ui"),
+            ("/one/authorize/../../../x", "/ui"),
+            ("/one/token", "/ui"),
+            ("/metrics", "/ui"),
             ("/ui/a\r\nset-cookie: x=y", "/ui"),
         ] {
             let query = url::form_urlencoded::Serializer::new(String::new())

@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod layout;
 mod login;
+mod own_keys;
 mod parts;
 mod pretty;
 mod schema_form;
@@ -32,6 +33,8 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use std::sync::Arc;
 use vestibule_store::keys::{KeyRing, MasterKeys};
+
+pub(crate) use session::{NoVisitor, visitor};
 
 type Answer = axum::response::Response;
 
@@ -83,7 +86,18 @@ pub(crate) fn routes(worker: &Arc<Worker>) -> Router<Arc<Worker>> {
             "/ui/connections/{server}/disconnect",
             get(connections::ask).post(connections::disconnect),
         )
-        .route("/ui/connect", get(connect::begin_all))
+        .route(
+            "/ui/connections/{server}/key",
+            get(own_keys::page).post(own_keys::keep),
+        )
+        .route(
+            "/ui/connections/{server}/key/remove",
+            get(own_keys::ask).post(own_keys::remove),
+        )
+        .route(
+            "/ui/connect",
+            get(connect::begin_all),
+        )
         .route("/ui/connect/{server}", get(connect::begin))
         .route(issuer::connect::REDIRECT_PATH, get(connect::come_back))
         .route("/ui/activity", get(activity::page))

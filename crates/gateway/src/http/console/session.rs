@@ -2,7 +2,7 @@
 //! the key that the session was begun with, so that it ends when that key is another, and nothing in the store tells of
 //! either. Whether the key still counts is asked at every page.
 
-use super::guard::{Here, page_before, see_other};
+use super::guard::{Here, check_form, page_before, see_other};
 use super::layout::{self, Flash, Section};
 use super::{Answer, parts::Tone};
 use crate::admission::{Admission, Principal};
@@ -228,9 +228,63 @@ impl FromRequestParts<Arc<Worker>> for Visit {
     }
 }
 
+/// Why nobody is there in front of a page of the gateway's beside the console.
+pub(crate) enum NoVisitor {
+    /// They sign in at this page of the console first.
+    SignIn(String),
+    /// They may not, or nobody can say.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NoVisitor {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Who is in front of a page of the gateway's beside the console: whose key stands on the request, and else who is signed
+/// in at the console with this browser. A key that does not count is no reason to look for a session. Browsers add the
+/// session by themselves, so with it a form counts only when it comes from a page of ours.
+///
+/// # Errors
+/// When it is nobody.
+pub(crate) async fn visitor(worker: &Worker, parts: &Parts, origin: &Origin) -> Result<Admission, NoVisitor> {
+    let refusal = match worker.app.gate.admit(&parts.headers) {
+        Ok(admission) => {
+            note::admitted(&worker.app, &admission);
+            return Ok(admission);
+        }
+        Err(refusal) if refusal.code != ErrorCode::MissingKey => return Err(refusal.into()),
+        Err(refusal) => refusal,
+    };
+    match of(worker, &parts.headers, origin.scheme() == Scheme::Https).await {
+        Ok((admission, _)) => {
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                check_form(&parts.headers, origin)?;
+            }
+            note::admitted(&worker.app, &admission);
+            Ok(admission)
+        }
+        Err(NoVisit::SignIn(why)) if wants_a_page(parts) => Err(NoVisitor::SignIn(sign_in_path(parts, origin, why))),
+        Err(NoVisit::SignIn(_)) => Err(refusal.into()),
+        Err(NoVisit::Refused(refusal)) => Err(refusal.into()),
+    }
+}
+
+/// Whether somebody opens a page, and no script asks.
+fn wants_a_page(parts: &Parts) -> bool {
+    let accepted = parts.headers.get_all(header::ACCEPT).iter();
+    let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+    parts.method == Method::GET && accepted.any(|kinds| kinds.contains("text/html"))
+}
+
 /// To the page where people sign in, and from there back: to the page, or to the one that the form stood on. What the
 /// form said goes nowhere.
 fn to_sign_in(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> Answer {
+    see_other(&sign_in_path(parts, ours, why)).into_response()
+}
+
+fn sign_in_path(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     if let Some(why) = why {
         query.append_pair("ended", why.name());
@@ -244,7 +298,7 @@ fn to_sign_in(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> Answer {
     if let Some(next) = next {
         query.append_pair("next", &next);
     }
-    see_other(&format!("/ui/login?{}", query.finish())).into_response()
+    format!("/ui/login?{}", query.finish())
 }
 
 /// [`Visit`] of somebody who manages the gateway; others get a page that says so.
