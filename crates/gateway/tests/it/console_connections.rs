@@ -306,7 +306,8 @@ async fn a_link_on_another_site_asks_first() {
     ] {
         let got = ada.open_from(path, site).await;
         assert_eq!(got.status, 200, "{path} {site}");
-        assert_eq!(count(&html(&got), &format!("main a[href='{path}']")), 1);
+        let question = format!("main form[method=post][action='{path}']");
+        assert_eq!(count(&html(&got), &question), 1);
     }
     assert!(site.provider.requests_to("/authorize").is_empty());
     let nothing_said = ada.browser.open(&site.gateway.url(&path)).await;
@@ -316,6 +317,86 @@ async fn a_link_on_another_site_asks_first() {
     let url = site.gateway.url(&path);
     let got = ada.browser.open_with(&url, &[("referer", &referer)]).await;
     assert_eq!(got.status, 302);
+}
+
+/// Plain http, and nothing is said of where a link was: a form's `Origin` is all that there is.
+#[tokio::test]
+async fn a_browser_that_says_little_is_asked_once() {
+    let site = Site::start().await;
+    let ada = site.ada().await;
+    let path = connect(&ada.page(PATH).await);
+    for path in [path.as_str(), "/ui/connect"] {
+        let url = site.gateway.url(path);
+        let asked = ada.browser.open(&url).await;
+        assert_eq!(asked.status, 200, "{asked:?}");
+        assert_eq!(
+            count(&html(&asked), &format!("main form[action='{path}'] button")),
+            1
+        );
+        let before = site.provider.requests_to("/authorize").len();
+        for headers in [
+            vec![],
+            vec![("origin", "null")],
+            vec![("origin", "http://evil.example")],
+        ] {
+            let refused = ada.browser.submit(&url, &[], &headers).await;
+            assert_eq!(refused.status, 403, "{headers:?}");
+        }
+        let answer = ada
+            .browser
+            .submit(&url, &[], &[("origin", ada.origin.as_str())])
+            .await;
+        // No redirect: browsers would hold it against form-action.
+        assert_eq!((answer.status, answer.header("location")), (200, ""));
+        let to = answer
+            .header("refresh")
+            .strip_prefix("0; url=")
+            .expect("a way on");
+        assert!(to.starts_with(&site.provider.authorization_url()), "{to}");
+        assert_eq!(count(&html(&answer), "main a.primary"), 1);
+        // The next pages say as little.
+        let back = ada.browser.open(to).await;
+        let end = ada.browser.open(back.header("location")).await;
+        let mut next = ada.browser.open(end.header("location")).await;
+        if path == "/ui/connect" {
+            assert_eq!(next.header("refresh"), "0; url=/ui/connect");
+            next = ada
+                .browser
+                .submit(&url, &[], &[("origin", ada.origin.as_str())])
+                .await;
+        }
+        assert_eq!((next.status, next.header("location")), (303, PATH));
+        assert_eq!(text(&ada.page(PATH).await, "main .chip"), "connected");
+        assert_eq!(site.provider.requests_to("/authorize").len(), before + 1);
+        let id = connect(&ada.page(PATH).await);
+        let id = id.strip_prefix("/ui/connect/").expect("an id");
+        ada.done(&format!("{PATH}/{id}/disconnect"), &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_connected_by_a_link_to_the_sign_in_page() {
+    let site = Site::start().await;
+    let ada = site.ada().await;
+    let path = connect(&ada.page(PATH).await);
+    let dotted = format!("/ui/x/..{}", path.strip_prefix("/ui").expect("a path"));
+    for next in [
+        path.as_str(),
+        "/ui/connect",
+        "/ui/connect?a=b",
+        &dotted,
+        "/ui/mcp/oauth/callback?state=x",
+        "/one/authorize?client_id=x",
+    ] {
+        let query = crate::browser::encoded(&[("next", next)]);
+        for from in ["cross-site", "same-origin", "none"] {
+            let got = ada.open_from(&format!("/ui/login?{query}"), from).await;
+            assert_eq!((got.status, got.header("location")), (200, ""), "{next} {from}");
+            assert_eq!(count(&html(&got), &format!("main a[href='{next}']")), 1, "{next}");
+        }
+    }
+    assert!(site.provider.requests_to("/authorize").is_empty());
+    assert_eq!(site.grants().await, 0);
 }
 
 #[tokio::test]

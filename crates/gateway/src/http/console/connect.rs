@@ -119,32 +119,86 @@ pub(super) async fn begin_all(visit: Visit) -> Answer {
         Ok(Came::FromElsewhere) => {
             visit.page(Section::Connections, "Connect", &asked_first("all servers", ALL))
         }
-        Ok(Came::FromHere) => {
-            let walk = Walk::of(&visit).unwrap_or_default();
-            let mut response = walk_on(&visit, walk).await;
-            // What goes on makes a cookie of its own.
-            if response.status() != StatusCode::OK
-                && let Some(cookie) = cookie::set(WALK, "", ALL, Duration::ZERO, visit.secure())
-            {
-                response.headers_mut().append(header::SET_COOKIE, cookie);
-            }
-            response
-        }
+        Ok(Came::FromHere) => walk(&visit).await,
     }
 }
 
-/// The link was on another site's page: only a person's own click goes on.
-fn asked_first(what: &str, link: &str) -> Markup {
+/// A step of the walk.
+async fn walk(visit: &Visit) -> Answer {
+    let walk = Walk::of(visit).unwrap_or_default();
+    let mut response = walk_on(visit, walk).await;
+    // What goes on makes a cookie of its own.
+    if response.status() != StatusCode::OK
+        && let Some(cookie) = cookie::set(WALK, "", ALL, Duration::ZERO, visit.secure())
+    {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The link was on another site's page, or nobody says where it was: only a person's own answer goes on, which says where
+/// it comes from as every form does.
+fn asked_first(what: &str, path: &str) -> Markup {
     html! {
         div.card {
             h1 { "Connect " (what) "?" }
-            p { "You came here from another site. Go on only if you want to sign in to connect " (what) "." }
-            div.row {
-                a.button.primary href=(link) { "Connect" }
+            p {
+                "You came here from another site, or your browser does not say from where. Go on only if you want to sign \
+                 in to connect " (what) "."
+            }
+            form.row method="post" action=(path) {
+                button.primary type="submit" { "Connect" }
                 a.button href=(Section::Connections.path()) { "Cancel" }
             }
         }
     }
+}
+
+/// `POST /ui/connect/{server}`: the answer to the question.
+pub(super) async fn go_on(visit: Visit, Path(id): Path<String>) -> Answer {
+    let server = match visit.wanted_one(&id) {
+        Ok(wanted) => wanted.server,
+        Err(refusal) => return visit.refusal(refusal),
+    };
+    match start(&visit, server, None).await {
+        Ok(response) => by_page(&visit, response),
+        Err(failure) => one_failed(&visit, &server.name, &failure),
+    }
+}
+
+/// `POST /ui/connect`: the answer to the question.
+pub(super) async fn go_on_with_all(visit: Visit) -> Answer {
+    let response = walk(&visit).await;
+    by_page(&visit, response)
+}
+
+/// A redirect to a provider as a page that goes there by itself: browsers hold `form-action` of the policy against every
+/// redirect that the answer to a form makes.
+fn by_page(visit: &Visit, redirect: Answer) -> Answer {
+    let to = redirect.headers().get(header::LOCATION);
+    let to = to.and_then(|to| to.to_str().ok().map(str::to_owned));
+    let (StatusCode::FOUND, Some(to)) = (redirect.status(), to) else {
+        return redirect;
+    };
+    let Ok(refresh) = HeaderValue::from_str(&format!("0; url={to}")) else {
+        return redirect;
+    };
+    let content = html! {
+        div.card {
+            h1 { "To the sign-in" }
+            div.row {
+                a.button.primary href=(to) { "Go on" }
+                a.button href=(Section::Connections.path()) { "Cancel" }
+            }
+        }
+    };
+    let mut response = visit.page(Section::Connections, "Connecting", &content);
+    let headers = response.headers_mut();
+    headers.insert(header::REFRESH, refresh);
+    for cookie in redirect.headers().get_all(header::SET_COOKIE) {
+        headers.append(header::SET_COOKIE, cookie.clone());
+    }
+    response
 }
 
 /// Sends the browser to the provider.

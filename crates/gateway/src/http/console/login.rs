@@ -40,7 +40,7 @@ pub(super) async fn page(
     let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let next = next_of(&query);
     match session::of(&worker, &parts.headers, is_secure(&origin)).await {
-        Ok(_) => return see_other(next).into_response(),
+        Ok(_) => return onward(&worker, next),
         Err(NoVisit::Refused(refusal)) => return layout::bare_refusal(&worker, refusal, id),
         Err(NoVisit::SignIn(_)) => {}
     }
@@ -78,10 +78,7 @@ pub(super) async fn sign_in(
     let unsent = fields.filled(UNSENT).is_some();
     match begin(&worker, &origin, &parts, &fields, id).await {
         Ok((cookie, session)) => {
-            let mut response = match connecting(&worker, next) {
-                Some(what) => go_on(next, &what),
-                None => see_other(next).into_response(),
-            };
+            let mut response = onward(&worker, next);
             response.headers_mut().append(header::SET_COOKIE, cookie);
             if unsent {
                 let flash = Flash::new(
@@ -93,7 +90,7 @@ pub(super) async fn sign_in(
                     response.headers_mut().append(header::SET_COOKIE, cookie);
                 }
             }
-            response.into_response()
+            response
         }
         Err(refusal) if refusal.code == ErrorCode::ConsoleClosed => {
             layout::bare_refusal(&worker, refusal, id)
@@ -176,8 +173,17 @@ async fn begin(
     Ok((cookie, digest))
 }
 
-/// What `next` would connect, where it leads to a provider. The answer to a form must not: browsers hold `form-action` of
-/// the policy against every redirect, and a person's own click is what asks first.
+/// On to `next`, or to the question whether to.
+fn onward(worker: &Worker, next: &str) -> Answer {
+    match connecting(worker, next) {
+        Some(what) => go_on(next, &what),
+        None => see_other(next).into_response(),
+    }
+}
+
+/// What `next` would connect, where it leads to a provider. No redirect does: a link on any page leads here, and a
+/// person's own click is what asks first. Nor could the answer to a form, since browsers hold `form-action` of the policy
+/// against every redirect.
 fn connecting(worker: &Worker, next: &str) -> Option<String> {
     // As a browser reads it, without dots.
     let url = Url::parse("http://here").ok()?.join(next).ok()?;

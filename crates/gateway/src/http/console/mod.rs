@@ -96,9 +96,9 @@ pub(crate) fn routes(worker: &Arc<Worker>) -> Router<Arc<Worker>> {
         )
         .route(
             "/ui/connect",
-            get(connect::begin_all),
+            get(connect::begin_all).post(connect::go_on_with_all),
         )
-        .route("/ui/connect/{server}", get(connect::begin))
+        .route("/ui/connect/{server}", get(connect::begin).post(connect::go_on))
         .route(issuer::connect::REDIRECT_PATH, get(connect::come_back))
         .route("/ui/activity", get(activity::page))
         .route("/ui/activity/rows", get(activity::live))
