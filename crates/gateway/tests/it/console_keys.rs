@@ -318,6 +318,76 @@ async fn people_are_written_down_changed_blocked_and_deleted() {
 }
 
 #[tokio::test]
+async fn an_admin_revokes_a_connection_of_a_user() {
+    let provider = Provider::start().await;
+    let upstream = provider.upstream().await;
+    let place = Place::new();
+    let store = place.store().await;
+    crate::console_harness::put_user(&store, "ada", "member").await;
+    let only = r#"{"object_permission":{"mcp_servers":["one"]}}"#;
+    let adas = crate::console_harness::put_key(&store, "adas", Some("ada"), only).await;
+    let gateway = place
+        .start(keyed(&registering("one", &upstream, "")))
+        .start()
+        .await;
+    let ada = Person::signed_in(&gateway, &adas, "").await;
+    let connect = attribute(
+        &ada.page("/ui/connections").await,
+        "main section a.primary",
+        "href",
+    );
+    ada.follow(connect.as_str()).await;
+    let operator = Person::operator(&gateway).await;
+    operator.follow(connect.as_str()).await;
+    assert_eq!(call(&gateway, "one", &adas).await, 200);
+
+    let one = "/ui/users/one?user=ada";
+    let link = attribute(&operator.page(one).await, "main td a.danger", "href");
+    let question = operator.page(&link).await;
+    assert_eq!(attribute(&question, "main form", "action"), link);
+    assert!(text(&question, "h1").contains("ada at one"));
+    let member = ada.send(&link, &[]).await;
+    assert_eq!(member.status, 403, "not even one's own");
+    let url = gateway.url(&link);
+    for headers in [
+        vec![],
+        vec![("origin", "https://evil.example")],
+        vec![("sec-fetch-site", "same-site")],
+    ] {
+        let refused = operator.browser.submit(&url, &[], &headers).await;
+        assert_eq!(refused.status, 403, "{headers:?}");
+    }
+    assert_eq!(call(&gateway, "one", &adas).await, 200, "a question ends nothing");
+
+    let page = operator.done(&link, &[]).await;
+    assert_eq!(
+        text(&page, "[role=status]"),
+        "The sign-in of ada at one is revoked."
+    );
+    assert!(text(&page, "main").contains("connected to nothing"));
+    assert_eq!(call(&gateway, "one", &adas).await, 401);
+    assert_eq!(provider.requests_to("/revoke").len(), 1);
+    let page = operator.page("/ui/connections").await;
+    assert_eq!(text(&page, "main .chip"), "connected", "ada's alone");
+    let row = gateway.row("kind=change&outcome=grant.revoke").await;
+    assert_eq!(
+        (row["user_id"].as_str(), row["key_alias"].as_str()),
+        (Some("operator"), Some("master key"))
+    );
+    let subject = row["trace"]["subject"].as_str().expect("a subject");
+    assert!(subject.starts_with("ada at "), "{subject}");
+    assert_eq!(
+        operator.send(&link, &[]).await.status,
+        404,
+        "there is nothing left"
+    );
+    for wrong in ["/ui/users/revoke?user=ada&server=nothing", "/ui/users/revoke"] {
+        assert_eq!(operator.open(wrong).await.status, 404, "{wrong}");
+        assert_eq!(operator.send(wrong, &[]).await.status, 404, "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn members_reach_neither_pages_nor_forms() {
     let place = Place::new();
     let store = place.store().await;
@@ -341,6 +411,7 @@ async fn members_reach_neither_pages_nor_forms() {
         "/ui/users/edit?user=bob",
         "/ui/users/block?user=bob",
         "/ui/users/delete?user=bob",
+        "/ui/users/revoke?user=bob&server=one",
         "/ui/activity/export",
     ] {
         let got = bob.open(path).await;
@@ -359,6 +430,7 @@ async fn members_reach_neither_pages_nor_forms() {
         "/ui/users/block?user=bob",
         "/ui/users/unblock?user=bob",
         "/ui/users/delete?user=bob",
+        "/ui/users/revoke?user=bob&server=one",
     ] {
         let form = [("role", "admin"), ("user_id", "eve"), ("alias", "x")];
         assert_eq!(bob.send(path, &form).await.status, 403, "{path}");

@@ -122,6 +122,7 @@ pub(crate) fn routes(worker: &Arc<Worker>) -> Router<Arc<Worker>> {
         .route("/ui/users/block", get(users::ask_block).post(users::block))
         .route("/ui/users/unblock", get(users::ask_block).post(users::unblock))
         .route("/ui/users/delete", get(users::ask_delete).post(users::delete))
+        .route("/ui/users/revoke", get(users::ask_revoke).post(users::revoke))
         .route("/ui/health", get(health::page))
         .merge(servers::routes())
         .route("/ui/{*rest}", axum::routing::any(layout::not_found))

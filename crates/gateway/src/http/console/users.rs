@@ -1,4 +1,4 @@
-//! People: listed, written down, changed, blocked, deleted; one of them with their keys and connections.
+//! People: listed, written down, changed, blocked, deleted; one of them with their keys and connections, which end here.
 
 use super::Answer;
 use super::forms::Fields;
@@ -12,6 +12,7 @@ use crate::admission::keys::Role;
 use crate::credentials::person::Person;
 use crate::http::admin::api::Change;
 use crate::http::admin::keys::KeyView;
+use crate::http::admin::servers::people;
 use crate::http::admin::users::{self, NewUser, UserChange, UserView};
 use crate::web::error::{ErrorCode, Refusal};
 use maud::{Markup, html};
@@ -160,12 +161,12 @@ fn shown(visit: &Visit, user: &UserView, keys: &[KeyView], grants: &[GrantSummar
         }
         section.stack aria-labelledby="connections" {
             h2 #connections { "Connections" }
-            (connections(visit, grants, now))
+            (connections(visit, id, grants, now))
         }
     }
 }
 
-fn connections(visit: &Visit, grants: &[GrantSummary], now: u64) -> Markup {
+fn connections(visit: &Visit, user: &str, grants: &[GrantSummary], now: u64) -> Markup {
     if grants.is_empty() {
         return html! { p.quiet { "They are connected to nothing." } };
     }
@@ -178,14 +179,51 @@ fn connections(visit: &Visit, grants: &[GrantSummary], now: u64) -> Markup {
                 td data-label="Connected" { (time(now, grant.connected_at)) }
                 td data-label="Last renewed" { (time(now, grant.updated_at)) }
                 td data-label="Ends" { (time_or(now, grant.expires_at, "renewed by itself")) }
+                td {
+                    @if let Some(server) = servers.by_id_or_name(id) {
+                        a.button.danger href=(revoke_path(user, id)) aria-label={ "Revoke the sign-in at " (server.name) }
+                            { "Revoke" }
+                    }
+                }
             }
         }
     };
     table(
         "Connections",
-        &["Server", "Connected", "Last renewed", "Ends"],
+        &["Server", "Connected", "Last renewed", "Ends", ""],
         &rows,
     )
+}
+
+fn revoke_path(user: &str, server: &str) -> String {
+    format!("{}&server={}", path("revoke", user), encoded(server))
+}
+
+/// `GET /ui/users/revoke`.
+pub(super) async fn ask_revoke(AdminVisit { visit, .. }: AdminVisit) -> Answer {
+    let (user, server) = (asked(&visit), visit.query().get("server").to_owned());
+    let name = visit.servers().by_id_or_name(&server);
+    let content = name.map(|name| {
+        Question {
+            title: &format!("Revoke the sign-in of {user} at {}?", name.name),
+            text: "Their tokens for this server are forgotten, and revoked at the provider where it offers that. They \
+                   can sign in again.",
+            action: &revoke_path(&user, &server),
+            yes: "Revoke",
+            back: &path("one", &user),
+        }
+        .html()
+    });
+    let content = content.ok_or_else(|| Refusal::new(ErrorCode::ServerNotFound));
+    visit.show(Section::Users, "Revoke", content)
+}
+
+/// `POST /ui/users/revoke`.
+pub(super) async fn revoke(AdminVisit { visit, actor }: AdminVisit) -> Answer {
+    let (user, server) = (asked(&visit), visit.query().get("server").to_owned());
+    let done = people::disconnect(&visit.worker, &actor, &server, &user, visit.id).await;
+    let done = done.map(|server| format!("The sign-in of {user} at {} is revoked.", server.name));
+    visit.then(&path("one", &user), done)
 }
 
 /// `GET /ui/users/edit`.
