@@ -230,16 +230,7 @@ pub(crate) async fn put(
             }
         };
         let now = worker.app.clock.unix_seconds();
-        // Where a refresh token may be shown again is settled now.
-        let authority = if brought.refresh_token.is_none() {
-            String::new()
-        } else {
-            let upstream = asked.sign_in.upstream(asked.server);
-            let endpoints = asked.people.issuer.discovery.endpoints(&upstream).await;
-            endpoints
-                .map_err(|error| Refusal::because(ErrorCode::RenewalFailed, error.to_string()))?
-                .authority()
-        };
+        let authority = authority(&asked, brought.refresh_token.is_some()).await?;
         let grant = Grant::brought(
             brought.access_token.into(),
             brought.refresh_token.map(Into::into),
@@ -304,6 +295,20 @@ pub(crate) async fn remove(
         }
     };
     answer(&worker, result.await, &parts, id)
+}
+
+/// Who may be shown again what is brought: a refresh token, to renew it; an access token, to revoke it in the name of
+/// the configured client. Empty where that is nobody.
+async fn authority(asked: &Asked<'_>, is_renewable: bool) -> Result<String> {
+    if !is_renewable && asked.sign_in.client.is_none() {
+        return Ok(String::new());
+    }
+    let upstream = asked.sign_in.upstream(asked.server);
+    match asked.people.issuer.discovery.endpoints(&upstream).await {
+        Ok(endpoints) => Ok(endpoints.authority()),
+        Err(error) if is_renewable => Err(Refusal::because(ErrorCode::RenewalFailed, error.to_string())),
+        Err(_) => Ok(String::new()),
+    }
 }
 
 fn named_user(parts: &Parts) -> Option<String> {

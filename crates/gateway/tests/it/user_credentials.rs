@@ -202,6 +202,45 @@ async fn tokens_from_elsewhere_are_kept_too() {
 }
 
 #[tokio::test]
+async fn a_token_from_elsewhere_is_revoked_by_the_configured_client() {
+    let provider = Provider::start().await;
+    let upstream = provider.upstream().await;
+    let bring = async |more: &str| {
+        let servers = registering("one", &upstream, more);
+        let gateway = Start::new(personal(&servers, "")).start().await;
+        let brought = json!({"access_token": "canary-from-elsewhere", "expires_in": 600});
+        let kept = ask(&gateway, Method::POST, ONE, Some(brought)).await;
+        assert_eq!(kept.status, 200, "{kept:?}");
+        assert_eq!(ask(&gateway, Method::DELETE, ONE, None).await.status, 200);
+        gateway.row("kind=sign_in").await
+    };
+    // There is nobody who could revoke it.
+    let row = bring("").await;
+    assert_eq!(
+        (&row["outcome"], &row["trace"]["sign_in"]["step"]),
+        (&json!("not_revoked"), &json!("revocation"))
+    );
+    let said = row["trace"]["sign_in"]["description"]
+        .as_str()
+        .expect("a sentence");
+    assert!(said.contains("brought by hand"), "{said}");
+    assert!(provider.requests_to("/revoke").is_empty());
+
+    provider.add_client("ours", Some("canary-secret"));
+    let row = bring("client_id: ours\nclient_secret: canary-secret").await;
+    assert_eq!(row["outcome"], "ok", "{row:#}");
+    let revoked = provider.requests_to("/revoke");
+    assert_eq!(revoked.len(), 1);
+    assert_eq!(
+        (
+            revoked[0].form_value("token").as_deref(),
+            revoked[0].form_value("token_type_hint").as_deref()
+        ),
+        (Some("canary-from-elsewhere"), Some("access_token"))
+    );
+}
+
+#[tokio::test]
 async fn who_has_no_key_or_is_nobody_in_particular_is_told_so() {
     let (_provider, upstream, gateway) = start().await;
     for (method, path) in [

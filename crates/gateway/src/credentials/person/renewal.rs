@@ -203,6 +203,11 @@ impl Parts {
     }
 
     async fn tell_of_the_end(&self, upstream: &UpstreamConfig, grant: &Grant) -> Result<(), String> {
+        if grant.authority().is_empty() {
+            return Err(
+                "The token was brought by hand, and it is not known where it could be revoked; it is forgotten here.".to_owned(),
+            );
+        }
         let endpoints = self.discovery.endpoints(upstream).await;
         let endpoints = endpoints.map_err(|error| error.to_string())?;
         if endpoints.authority() != grant.authority() {
