@@ -4,9 +4,10 @@
 use super::note::SHOWN;
 use super::trace::ClientInfo;
 use crate::web::error::shown;
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::sync::LazyLock;
 use vestibule_mcp::Envelope;
 use vestibule_mcp::members::{Members, text};
 
@@ -88,10 +89,10 @@ fn cut(arguments: &str) -> String {
     arguments[..arguments.floor_char_boundary(ARGUMENTS)].to_owned()
 }
 
-/// Whether an answer is a JSON-RPC error, or the result of a tool that failed. Only answers with such a word in them are
+/// Whether an answer is a JSON-RPC error, or the result of a tool that failed. Only answers in which something says so are
 /// read.
 pub(super) fn is_error(answer: &[u8]) -> bool {
-    if memmem::find(answer, b"\"error\"").is_none() && memmem::find(answer, b"\"isError\"").is_none() {
+    if !says(answer, &ERROR, |_| true) && !says(answer, &IS_ERROR, |value| value == b't') {
         return false;
     }
     let Some(envelope) = Envelope::parse(answer) else {
@@ -107,8 +108,20 @@ pub(super) fn is_failure(result: &str) -> bool {
         #[serde(default, rename = "isError")]
         is_error: bool,
     }
-    result.contains("\"isError\"")
+    says(result.as_bytes(), &IS_ERROR, |value| value == b't')
         && serde_json::from_str::<Result>(result).is_ok_and(|result| result.is_error)
+}
+
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+static IS_ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"isError\""));
+
+/// Whether a member of this name, wherever in the text, has a value that begins so.
+fn says(json: &[u8], name: &Finder<'_>, begins: fn(u8) -> bool) -> bool {
+    name.find_iter(json).any(|at| {
+        let rest = json[at + name.needle().len()..].trim_ascii_start();
+        let value = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        value.and_then(<[u8]>::first).is_some_and(|first| begins(*first))
+    })
 }
 
 #[cfg(test)]
@@ -152,7 +165,12 @@ mod tests {
         for (answer, is) in [
             (&br#"{"id":1,"error":{"code":-1}}"#[..], true),
             (br#"{"id":1,"result":{"isError":true}}"#, true),
+            (b"{\"id\":1,\"result\":{\"isError\" :\n true}}", true),
             (br#"{"id":1,"result":{"isError":false}}"#, false),
+            (
+                br#"{"id":1,"result":{"isError":false,"a":{"isError":true}}}"#,
+                false,
+            ),
             (
                 br#"{"id":1,"result":{"text":"\"error\" \"isError\":true"}}"#,
                 false,

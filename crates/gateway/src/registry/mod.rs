@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::time::sleep;
 use vestibule_mcp::naming;
 use vestibule_store::ServerId;
 
@@ -88,7 +89,7 @@ pub struct Server {
     pub shown: Arc<Shown>,
     /// What is worth a look about its configuration.
     pub warnings: Vec<Problem>,
-    /// Said when the configuration has it no more, or otherwise. Its streams end then.
+    /// Said when the configuration has it no more, or otherwise.
     pub ending: Ending<End>,
     /// See [`ServerSettings::fingerprint`].
     fingerprint: [u8; 32],
@@ -396,6 +397,18 @@ pub enum Party<'s> {
 }
 
 impl Server {
+    /// Resolves when what is under way with it is over: it is there no more, or was configured otherwise and `grace` is past.
+    pub fn over(&self, grace: Duration) -> impl Future<Output = End> + Send + use<> + 'static {
+        let ending = self.ending.heard();
+        async move {
+            let how = ending.await;
+            if how == End::Replaced {
+                sleep(grace).await;
+            }
+            how
+        }
+    }
+
     /// Whom the caller's `Authorization` would be shown to for this server's sake.
     pub fn takes_authorization(&self) -> Option<Party<'_>> {
         match &self.credential {

@@ -83,17 +83,20 @@ async fn delete(gateway: &TestGateway, id: &str) {
 async fn the_streams_of_a_server_end_with_it_and_with_its_configuration() {
     for is_deleted in [true, false] {
         let (one, two) = (Watched::start().await, Watched::start().await);
-        let gateway = Start::new(keyed("")).start().await;
+        let text = format!("{}vestibule: {{limits: {{drain_timeout: 3}}}}\n", keyed(""));
+        let gateway = Start::new(text).start().await;
         let id = stored(&gateway, "one", &one).await;
         stored(&gateway, "two", &two).await;
         let keyed = |path: &str| get(&gateway, path).header("x-litellm-api-key", KEY);
         let listening = Open::of(&one, keyed("/one/mcp")).await;
-        let calling = Open::of(&one, gateway.post("/one/mcp", &echo("x"))).await;
+        let mut calling = Open::of(&one, gateway.post("/one/mcp", &echo("x"))).await;
         let mut others = Open::of(&two, keyed("/two/mcp")).await;
         if is_deleted {
             delete(&gateway, &id).await;
         } else {
             change(&gateway, &json!({"server_id": id, "description": "another"})).await;
+            // An answer may come to its end, within the time that a stop gives.
+            calling.goes_on().await;
         }
         listening.ends().await;
         calling.ends().await;

@@ -28,7 +28,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::any;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use std::sync::Arc;
 use vestibule_store::{Store, StoreError, Unique, Version};

@@ -418,7 +418,7 @@ impl Form {
     }
 
     /// What it says, setting by setting; servers by the names that they have now.
-    fn settings(&self, visit: &Visit) -> [(&'static str, String); 7] {
+    fn settings(&self, visit: &Visit) -> [(&'static str, String); 8] {
         let servers = visit.servers().servers();
         let named = |name: &String| {
             let found = servers.iter().find(|server| server.goes_by(name));
@@ -439,6 +439,10 @@ impl Form {
             ("Requests a minute", self.rpm.clone()),
             ("Servers", joined(self.servers.iter().map(named).collect())),
             ("Groups of servers", joined(self.groups.clone())),
+            (
+                "Only what is ticked",
+                if self.narrowed { "yes" } else { "no" }.to_owned(),
+            ),
             (
                 "Only these tools",
                 joined(self.tools.lines().map(str::to_owned).collect()),

@@ -265,7 +265,9 @@ pub(crate) async fn visitor(worker: &Worker, parts: &Parts, origin: &Origin) -> 
             note::admitted(&worker.app, &admission);
             Ok(admission)
         }
-        Err(NoVisit::SignIn(why)) if wants_a_page(parts) => Err(NoVisitor::SignIn(sign_in_path(parts, origin, why))),
+        Err(NoVisit::SignIn(why)) if wants_a_page(parts) => {
+            Err(NoVisitor::SignIn(sign_in_path(parts, origin, why)))
+        }
         Err(NoVisit::SignIn(_)) => Err(refusal.into()),
         Err(NoVisit::Refused(refusal)) => Err(refusal.into()),
     }

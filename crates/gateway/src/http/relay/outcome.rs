@@ -23,6 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body::Body as _;
 use serde::de::IgnoredAny;
 use std::sync::Arc;
+use std::time::Duration;
 use vestibule_mcp::headers::{MCP_SESSION_ID, crosses_downstream};
 use vestibule_oauth::parse_bearer;
 
@@ -104,7 +105,7 @@ impl Call<'_> {
             } else {
                 Body::frames(events)
             };
-            events.cut_at(self.server.ending.heard().map(drop));
+            events.cut_at(self.server.over(self.grace()).map(drop));
             let mut response = self.answer(&head, events, sealed_session, read);
             // A buffering proxy in front of us would hold events back.
             response
@@ -119,6 +120,15 @@ impl Call<'_> {
             return Ok(self.answer(&head, Body::full(whole), sealed_session, true));
         }
         self.whole(head, body, sealed_session, id).await
+    }
+
+    /// How long its stream goes on where the server is configured otherwise: an answer may come to its end.
+    fn grace(&self) -> Duration {
+        if self.method == Method::POST {
+            self.worker.app.limits.drain_timeout
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// 401 and 403 speak of the gateway's own credential, or of a person's, whose client can get another one.

@@ -70,8 +70,7 @@ async fn asked(visit: &Visit, preview: &Preview) -> Outcome {
     let caller = Caller::new(&preview.worker, &Arc::new(admission), &HeaderMap::new()).without_mirrored();
     match rest::tools_tried(&caller, &preview.server).await {
         Ok(listing) => {
-            let tools = listing["tools"].as_array().into_iter().flatten();
-            let names = tools.filter_map(|tool| tool["name"].as_str());
+            let names = listing.tools.iter().filter_map(|tool| tool["name"].as_str());
             Outcome::Listed(names.map(|name| shown(name, NAME_SHOWN)).collect())
         }
         Err(refusal) => Outcome::Failed(refusal),

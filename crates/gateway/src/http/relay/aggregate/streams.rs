@@ -98,7 +98,7 @@ pub(super) async fn answer(
             rest,
             client: Arc::new(client),
             call: UnderWay::begin(Arc::clone(server)),
-            ending: server.ending.heard().boxed(),
+            ending: server.over(ctx.caller.worker.app.limits.drain_timeout).boxed(),
             rpc: rpc.clone(),
             eras,
             progress: asked.progress(),
@@ -237,7 +237,7 @@ struct Relay {
     rest: UpstreamBody,
     client: Arc<UpstreamClient>,
     call: UnderWay<Arc<Server>>,
-    /// The server is no longer there as it was.
+    /// See [`Server::over`].
     ending: BoxFuture<'static, End>,
     rpc: RpcId,
     eras: Eras,
