@@ -22,6 +22,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
@@ -182,6 +183,11 @@ impl Desk {
 
     /// To the handler of the path.
     async fn dispatch(&self, request: Request<Incoming>, peer: IpAddr, id: RequestId) -> Response<Body> {
+        // The framework would refuse it in its own words.
+        if percent_decode_str(request.uri().path()).decode_utf8().is_err() {
+            let refusal = Refusal::because(ErrorCode::NotFound, "The path is not text.");
+            return self.worker.refuse(refusal, None, id).into_plain(id);
+        }
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(Peer(peer));

@@ -504,3 +504,23 @@ async fn health_needs_no_key_and_head_has_no_body() {
         assert_eq!(client.read_to_close().await.expect("an end"), b"", "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_in_the_gateways_words() {
+    let (gateway, _) = gateway().await;
+    let key = format!("x-litellm-api-key: {KEY}\r\n");
+    for path in [
+        "/v1/mcp/server/%FF",
+        "/v1/mcp/server/%ff/user-credential",
+        "/ui/servers/%C3%28",
+        "/v1/audit/%FF",
+        "/%FF",
+    ] {
+        let response = ask(&gateway, bare("GET", path, &key)).await;
+        assert_eq!(
+            (response.status, code(&response.json())),
+            (404, "not_found"),
+            "{path}"
+        );
+    }
+}

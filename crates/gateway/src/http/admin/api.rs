@@ -246,7 +246,7 @@ async fn admitted(
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect()
         }
-        Err(_) => return Err(Refusal::because(ErrorCode::NotFound, "The path is not text.")),
+        Err(_) => return Err(Refusal::new(ErrorCode::NotFound)),
     };
     let call = Call {
         worker: Arc::clone(worker),
