@@ -131,6 +131,13 @@ pub(crate) fn text(page: &Html, selector: &str) -> String {
     whole.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The attribute of the first element that is selected.
+pub(crate) fn attribute(page: &Html, selector: &str, name: &str) -> String {
+    let selector = Selector::parse(selector).expect("a selector");
+    let element = page.select(&selector).next().expect("an element");
+    element.value().attr(name).expect("an attribute").to_owned()
+}
+
 /// How many elements are selected.
 pub(crate) fn count(page: &Html, selector: &str) -> usize {
     page.select(&Selector::parse(selector).expect("a selector"))

@@ -2,17 +2,10 @@
 
 use crate::browser::registering;
 use crate::console_forms::Form;
-use crate::console_harness::{Person, Place, count, html, text};
+use crate::console_harness::{Person, Place, attribute, count, html, text};
 use crate::harness::{Got, KEY, TestGateway, answer, assert_nothing_secret_logged, echo, entry, keyed};
-use scraper::{Html, Selector};
+use scraper::Selector;
 use vestibule_testkit::{Provider, Upstream};
-
-/// The attribute of the first element that is selected.
-fn attribute(page: &Html, selector: &str, name: &str) -> String {
-    let selector = Selector::parse(selector).expect("a selector");
-    let element = page.select(&selector).next().expect("an element");
-    element.value().attr(name).expect("an attribute").to_owned()
-}
 
 async fn call(gateway: &TestGateway, server: &str, key: &str) -> u16 {
     let request = gateway
