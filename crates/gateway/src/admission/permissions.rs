@@ -1,5 +1,6 @@
 //! What a key is for, in the words of whoever made it, and which servers those meant. Names and derived ids change hands:
-//! a limit stays with its server then, and a grant is no other server's.
+//! a limit stays with its server then, and a grant is no other server's. Written down are the names of that moment; later
+//! ones are not.
 
 use crate::registry::{Registry, Server};
 use schemars::JsonSchema;
@@ -28,7 +29,7 @@ impl Permissions {
     }
 }
 
-/// The server that a name in [`Permissions`] meant when it was written down.
+/// The server that a name in [`Permissions`] meant when it was written down, as it was then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meant {
     /// Its id.
@@ -53,9 +54,13 @@ impl Meant {
         }
     }
 
-    /// Whether it is this server, and no other one that took a name of it.
+    /// Whether it is this server, and no other one that took a name of it. A server of the file whose id was derived stays
+    /// the same under its name: with the next URL, and with a `server_id` that says the id that it has anyway, or that was
+    /// given to it at the URL that was meant.
     fn is(&self, server: &Server) -> bool {
-        self.id == server.id || (self.has_derived_id && server.has_derived_id && self.name == server.name)
+        let may_have = |derived: &String| *derived == server.id || *derived == self.id;
+        let keeps_its_name = || self.has_derived_id && self.name == server.name;
+        self.id == server.id || (keeps_its_name() && server.derived_id.as_ref().is_some_and(may_have))
     }
 
     /// Whether this server is called like it.
@@ -130,7 +135,7 @@ impl KeyDocument {
     }
 
     /// The lists of the only tools of this server; every one of them holds. Where none is for it, those for a server that
-    /// was called like it do: a limit is not gone with a new id.
+    /// was called like it when they were said do: a limit is not gone with a new id under that name.
     pub fn limits(&self, server: &Server) -> Vec<&[String]> {
         let meanings = &self.meaning.mcp_tool_permissions;
         let lists = |fits: &dyn Fn(&str) -> bool| -> Vec<&[String]> {

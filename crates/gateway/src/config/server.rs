@@ -97,18 +97,15 @@ impl Reader<'_> {
             info.insert("description".into(), description.into());
         }
         let alias = section.text("alias").map(str::to_owned);
-        let id = section.text("server_id").map_or_else(
-            || {
-                derived_id(
-                    &key.text,
-                    &url.map(|url| url_as_written(node, &url)).unwrap_or_default(),
-                    section.text("transport").unwrap_or("http"),
-                    section.text("auth_type"),
-                    alias.as_deref(),
-                )
-            },
-            str::to_owned,
+        let derived_id = derived_id(
+            &key.text,
+            &url.map(|url| url_as_written(node, &url)).unwrap_or_default(),
+            section.text("transport").unwrap_or("http"),
+            section.text("auth_type"),
+            alias.as_deref(),
         );
+        let given_id = section.text("server_id").map(str::to_owned);
+        let has_derived_id = given_id.is_none();
         let shared = self.shared(&section);
         let (endpoint, auth) = (endpoint?, auth?);
         let document = node.to_json();
@@ -116,8 +113,9 @@ impl Reader<'_> {
             return None;
         }
         Some(ServerSettings {
-            id,
-            has_derived_id: section.text("server_id").is_none(),
+            id: given_id.unwrap_or_else(|| derived_id.clone()),
+            has_derived_id,
+            derived_id: Some(derived_id),
             name: key.text.clone(),
             alias,
             endpoint,

@@ -129,6 +129,8 @@ pub struct ServerSettings {
     pub id: String,
     /// Whether the id is made from the entry, for want of a `server_id`, and is another one when the URL is.
     pub has_derived_id: bool,
+    /// The id that a server of the file has without a `server_id`, whether it has one or not.
+    pub derived_id: Option<String>,
     /// The key in `mcp_servers`.
     pub name: String,
     /// Second name.

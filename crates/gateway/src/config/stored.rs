@@ -161,6 +161,7 @@ impl Reader<'_> {
         let mut server = self.server(&key, &node, limits)?;
         server.id.clone_from(&entry.id);
         server.has_derived_id = false;
+        server.derived_id = None;
         server.provenance = Provenance::Store {
             version: entry.version,
             created_at: entry.created_at,

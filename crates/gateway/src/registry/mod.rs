@@ -83,6 +83,8 @@ pub struct Server {
     pub allows_all_keys: bool,
     /// See [`ServerSettings::has_derived_id`].
     pub has_derived_id: bool,
+    /// See [`ServerSettings::derived_id`].
+    pub derived_id: Option<String>,
     /// Where it is configured.
     pub provenance: Provenance,
     /// Its fields as they may be shown.
@@ -580,6 +582,7 @@ impl Server {
             bridged: bridge,
             allows_all_keys: settings.allows_all_keys,
             has_derived_id: settings.has_derived_id,
+            derived_id: settings.derived_id,
             provenance: settings.provenance,
             shown: settings.shown,
             warnings: settings.warnings,

@@ -260,6 +260,120 @@ async fn a_server_of_the_file_keeps_limit_and_grant_at_another_url() {
     assert_eq!(tools(&gateway, &by_name, "one").await, Some(only(&["echo"])));
 }
 
+/// A server of the file whose entry is written anew, with a key that is limited, and one that is granted it.
+struct Filed {
+    gateway: TestGateway,
+    file: std::path::PathBuf,
+    upstream: Upstream,
+    grouped: String,
+    named: String,
+    _site: Site,
+}
+
+impl Filed {
+    async fn start() -> Self {
+        let (site, upstream) = (Site::new(), upstream().await);
+        let file = site.path("gateway.yaml");
+        let text = keyed(&Self::entry("one", "", &upstream));
+        std::fs::write(&file, &text).expect("written");
+        let gateway = site.gateway(text).file(&file).start().await;
+        let limited = json!({"mcp_access_groups": ["team"], "mcp_tool_permissions": {"one": ["echo"]}});
+        let (grouped, _) = made(&gateway, json!({"object_permission": limited})).await;
+        let (named, _) = made(&gateway, json!({"object_permission": {"mcp_servers": ["one"]}})).await;
+        Self {
+            gateway,
+            file,
+            upstream,
+            grouped,
+            named,
+            _site: site,
+        }
+    }
+
+    fn entry(name: &str, more: &str, upstream: &Upstream) -> String {
+        let fields = format!("url: {}\naccess_groups: [team]\n{more}", upstream.url());
+        entry(name, &fields)
+    }
+
+    async fn id(&self) -> String {
+        let list = get(&self.gateway, SERVERS).await;
+        list.body[0]["server_id"].as_str().expect("an id").to_owned()
+    }
+
+    fn write(&self, servers: &str) {
+        std::fs::write(&self.file, keyed(servers)).expect("written");
+    }
+
+    /// Writes the entry, and waits until the server is there by this name and id.
+    async fn becomes(&self, name: &str, id: &str, upstream: &Upstream) {
+        self.write(&Self::entry(name, &format!("server_id: {id}"), upstream));
+        until("written anew", || async {
+            let list = get(&self.gateway, SERVERS).await.body;
+            list[0]["server_id"] == id && list[0]["server_name"] == name && list[0]["url"] == upstream.url()
+        })
+        .await;
+    }
+
+    async fn holds(&self, name: &str) {
+        let limited = Some(only(&["echo"]));
+        assert_eq!(tools(&self.gateway, &self.grouped, name).await, limited);
+        let both = Some(only(&["echo", "write"]));
+        assert_eq!(tools(&self.gateway, &self.named, name).await, both);
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_the_file_keeps_limit_and_grant_with_a_server_id() {
+    let filed = Filed::start().await;
+    filed.becomes("one", "own", &filed.upstream).await;
+    filed.holds("one").await;
+    // At another URL there is no saying whether it is the one that was meant: the limit stays, and the grant does not.
+    let there = upstream().await;
+    filed.becomes("one", "own", &there).await;
+    let (gateway, limited) = (&filed.gateway, Some(only(&["echo"])));
+    assert_eq!(tools(gateway, &filed.grouped, "one").await, limited);
+    assert_eq!(tools(gateway, &filed.named, "one").await, None);
+}
+
+#[tokio::test]
+async fn a_server_of_the_file_keeps_limit_and_grant_under_a_new_name_with_the_id_that_it_had() {
+    let filed = Filed::start().await;
+    let id = filed.id().await;
+    for name in ["one", "two"] {
+        filed.becomes(name, &id, &filed.upstream).await;
+        filed.holds(name).await;
+    }
+    // Whoever takes the old name with an id of its own inherits nothing but the limit.
+    let (renamed, there) = (format!("server_id: {id}"), upstream().await);
+    let two = Filed::entry("two", &renamed, &filed.upstream);
+    filed.write(&(two + &Filed::entry("one", "server_id: own", &there)));
+    until("two of them", || async {
+        get(&filed.gateway, SERVERS)
+            .await
+            .body
+            .as_array()
+            .is_some_and(|all| all.len() == 2)
+    })
+    .await;
+    filed.holds("two").await;
+    assert_eq!(tools(&filed.gateway, &filed.named, "one").await, None);
+    assert_eq!(
+        tools(&filed.gateway, &filed.grouped, "one").await,
+        Some(only(&["echo"]))
+    );
+}
+
+#[tokio::test]
+async fn saying_the_id_that_a_server_of_the_file_has_anyway_changes_nothing() {
+    let filed = Filed::start().await;
+    let (before, there) = (filed.id().await, upstream().await);
+    filed.write(&Filed::entry("one", "", &there));
+    until("moved", || async { filed.id().await != before }).await;
+    filed.holds("one").await;
+    filed.becomes("one", &filed.id().await, &there).await;
+    filed.holds("one").await;
+}
+
 #[tokio::test]
 async fn of_several_limits_each_one_holds() {
     let upstream = upstream().await;
