@@ -195,6 +195,30 @@ async fn a_form_that_is_older_than_the_key_saves_nothing() {
 }
 
 #[tokio::test]
+async fn a_key_that_cannot_be_read_manages_nothing_when_its_form_is_saved_as_it_came() {
+    let upstream = Upstream::start().await;
+    let place = Place::new();
+    let store = place.store().await;
+    crate::console_harness::put_user(&store, "root", "admin").await;
+    let unreadable = r#"{"object_permission":7}"#;
+    let key = crate::console_harness::put_key(&store, "roots", Some("root"), unreadable).await;
+    let servers = entry("one", &format!("url: {}", upstream.url()));
+    let gateway = place.start(keyed(&servers)).start().await;
+    let operator = Person::operator(&gateway).await;
+    let page = operator.page("/ui/keys/roots/edit").await;
+    assert_eq!(count(&page, "input[name=narrowed][checked]"), 1);
+    let (_, page) = Form::with(page, "Save").done(&operator).await;
+    assert_eq!(text(&page, "main .head .chip"), "counts", "it can be read again");
+    assert!(text(&page, "dl").contains("For servers for all keys"));
+    assert_eq!(call(&gateway, "one", &key).await, 403);
+    let list = gateway
+        .http
+        .get(gateway.url("/key/list"))
+        .header("x-litellm-api-key", &key);
+    assert_eq!(answer(list).await.0, 403);
+}
+
+#[tokio::test]
 async fn a_form_that_is_older_than_the_user_saves_nothing() {
     let gateway = TestGateway::with_servers("  one:\n    url: http://127.0.0.1:9/mcp\n").await;
     let (ada, bob) = (

@@ -114,7 +114,8 @@ pub(crate) struct KeyView {
     /// The owner's role, by LiteLLM's name.
     pub(crate) user_role: &'static str,
     pub(crate) object_permission: Permissions,
-    /// Whether `object_permission` was given, be it empty: the key is for what it names, and manages nothing.
+    /// Whether `object_permission` was given, be it empty: the key is for what it names, and manages nothing. So is one
+    /// that cannot be read.
     pub(crate) narrowed: bool,
     pub(crate) rpm_limit: Option<u32>,
     pub(crate) metadata: Map<String, Value>,
@@ -236,7 +237,7 @@ impl Rows {
             user_id: row.user_id.as_ref().map(UserId::to_string),
             user_role: litellm_role(if unreadable { Role::Member } else { role }),
             object_permission: document.said_now(registry),
-            narrowed: document.is_narrowed(),
+            narrowed: unreadable || document.is_narrowed(),
             rpm_limit: document.rpm_limit.map(NonZeroU32::get),
             metadata: document.metadata,
             expires: row.expires_at.and_then(utc),
