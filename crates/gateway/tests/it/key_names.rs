@@ -1,7 +1,8 @@
 //! Keys when servers get other names and ids: limits stay with their servers, and nobody inherits a grant with a name.
 
 use crate::api_keys::{ask, get, made, post};
-use crate::console_harness::{Person, count, text};
+use crate::console_forms::Form;
+use crate::console_harness::{Person, count, html, text};
 use crate::harness::{TestGateway, entry, got, keyed};
 use crate::people::Town;
 use crate::servers_harness::{SERVERS, Site, add, change, until};
@@ -197,11 +198,58 @@ async fn a_server_that_takes_the_name_of_a_deleted_one_is_granted_to_nobody() {
     // The name would say another server, so the id says which one was meant; the form does not tick the other one.
     assert_eq!(said(&gateway, &named_id).await["mcp_servers"], json!([gone]));
     let form = operator.page(&format!("/ui/keys/{named_id}/edit")).await;
-    let ticked = format!("input[name=server][checked][value='{gone}']");
+    let ticked = format!("input[name=gone][checked][value='{gone}']");
     assert_eq!(
         (count(&form, "input[name=server][checked]"), count(&form, &ticked)),
-        (1, 1)
+        (0, 1)
     );
+}
+
+#[tokio::test]
+async fn a_form_grants_the_servers_that_it_showed_whatever_they_are_called_when_it_is_saved() {
+    let upstream = upstream().await;
+    let site = Site::new();
+    let gateway = site.gateway(keyed("")).start().await;
+    let added = add(&gateway, &server("one", &upstream)).await;
+    let id = added["server_id"].as_str().expect("an id").to_owned();
+    let both = json!({"mcp_servers": ["one"], "mcp_tool_permissions": {"one": ["echo"]}});
+    let (kept, kept_id) = made(&gateway, json!({"object_permission": both})).await;
+    let (ticked, ticked_id) = made(&gateway, json!({"object_permission": {}})).await;
+    let (late, late_id) = made(&gateway, json!({"object_permission": {}})).await;
+    let operator = Person::operator(&gateway).await;
+    let form = async |id: &str| Form::with(operator.page(&format!("/ui/keys/{id}/edit")).await, "Save");
+    let (same, tick, tick_late) = (
+        form(&kept_id).await.fill("Alias", "kept"),
+        form(&ticked_id).await.tick("one"),
+        form(&late_id).await.tick("one"),
+    );
+
+    change(&gateway, &json!({"server_id": id, "server_name": "two"})).await;
+    add(&gateway, &server("one", &upstream)).await;
+    let (_, page) = same.done(&operator).await;
+    assert!(text(&page, "dl").contains("For two, two Tools two: echo"));
+    let (_, page) = tick.done(&operator).await;
+    assert!(text(&page, "dl").contains("For two Tools"));
+    for (key, found) in [(&kept, only(&["echo"])), (&ticked, only(&["echo", "write"]))] {
+        assert_eq!(tools(&gateway, key, "one").await, None);
+        assert_eq!(tools(&gateway, key, "two").await, Some(found));
+    }
+
+    // What is gone can stay, but is not granted anew.
+    let path = format!("{SERVERS}/{id}");
+    let deleted = ask(&gateway, crate::harness::KEY, Method::DELETE, &path, Value::Null).await;
+    assert_eq!(deleted.status, 202);
+    assert_eq!(tick_late.send(&operator).await.status, 400);
+    assert_eq!(tools(&gateway, &late, "one").await, None);
+    let (same, more) = (form(&ticked_id).await, form(&ticked_id).await.tick("one"));
+    add(&gateway, &server("two", &upstream)).await;
+    let refused = more.send(&operator).await;
+    assert_eq!(refused.status, 400);
+    assert!(text(&html(&refused), "[role=alert]").contains("not there any more"));
+    same.done(&operator).await;
+    for server in ["one", "two"] {
+        assert_eq!(tools(&gateway, &ticked, server).await, None);
+    }
 }
 
 #[tokio::test]

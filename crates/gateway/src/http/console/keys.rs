@@ -12,11 +12,11 @@ use crate::admission::permissions::Permissions;
 use crate::http::admin::api::Change;
 use crate::http::admin::keys::{self, KeyChange, KeyFilter, KeyView, MadeKey, NewKey, PermissionChange};
 use crate::registry::Server;
-use crate::web::error::{ErrorCode, Refusal};
+use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::extract::Path;
 use maud::{Markup, html};
 use secrecy::ExposeSecret;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long keys usually count, with what people call it.
 const DURATIONS: [(&str, &str); 6] = [
@@ -27,6 +27,8 @@ const DURATIONS: [(&str, &str); 6] = [
     ("90d", "90 days"),
     ("365d", "a year"),
 ];
+/// As much of a name as a message repeats.
+const NAME_SHOWN: usize = 100;
 /// The value of a duration that leaves the end as it is.
 const KEEP: &str = "keep";
 
@@ -36,13 +38,25 @@ struct Form {
     user: String,
     duration: String,
     rpm: String,
+    /// By id, since names change hands.
     servers: Vec<String>,
+    /// Those of them that are there no more.
+    gone: Vec<String>,
     groups: Vec<String>,
     tools: String,
+    /// What is the same as before is not said again.
+    before: Before,
     /// Only what is named, be it nothing.
     narrowed: bool,
     /// Which writing of the key is shown; empty for a new one.
     version: String,
+}
+
+/// What the key has that the form is about.
+#[derive(Default)]
+struct Before {
+    servers: Vec<String>,
+    tools: String,
 }
 
 /// `GET /ui/keys`.
@@ -98,7 +112,7 @@ pub(super) fn list(visit: &Visit, found: &[KeyView]) -> Markup {
                     " " span.quiet { (key.key_name) }
                 }
                 td.wrap data-label="Owner" { (key.user_id.as_deref().unwrap_or("nobody")) }
-                td.wrap data-label="For" { (scope(key)) }
+                td.wrap data-label="For" { (scope(visit, key)) }
                 td data-label="State" { (state(key, now)) }
                 td data-label="Last used" { (at(now, key.last_used.as_deref(), "never")) }
                 td data-label="Ends" { (at(now, key.expires.as_deref(), "never")) }
@@ -116,15 +130,20 @@ fn name(key: &KeyView) -> &str {
 }
 
 /// What a key is for, in a few words.
-fn scope(key: &KeyView) -> String {
+fn scope(visit: &Visit, key: &KeyView) -> String {
     let Permissions {
         mcp_servers,
         mcp_access_groups,
         mcp_tool_permissions,
     } = &key.object_permission;
-    let mut names: Vec<&str> = mcp_servers.iter().map(String::as_str).collect();
-    names.extend(mcp_access_groups.iter().map(String::as_str));
-    names.extend(mcp_tool_permissions.keys().map(String::as_str));
+    let app = visit.worker.live.app();
+    let called = |said: &String| {
+        let server = app.registry.named(said);
+        server.map_or_else(|| said.clone(), |server| server.name.clone())
+    };
+    let mut names: Vec<String> = mcp_servers.iter().map(called).collect();
+    names.extend(mcp_access_groups.iter().cloned());
+    names.extend(mcp_tool_permissions.keys().map(called));
     match (names.is_empty(), key.user_role) {
         (true, "proxy_admin") if !key.narrowed => "everything (admin)".to_owned(),
         (true, _) => "servers for all keys".to_owned(),
@@ -225,7 +244,7 @@ fn whole(visit: &Visit, key: &KeyView) -> Markup {
         section.card {
             (facts([
                 ("Owner", owner.unwrap_or_else(|| html! { "nobody" })),
-                ("For", html! { (scope(key)) }),
+                ("For", html! { (scope(visit, key)) }),
                 ("Tools", html! { (if tools.is_empty() { "all of its servers".to_owned() } else { tools.join("; ") }) }),
                 ("Requests a minute", html! { (key.rpm_limit.map_or_else(|| "no limit".to_owned(), |rpm| rpm.to_string())) }),
                 ("Ends", at(now, key.expires.as_deref(), "never")),
@@ -254,7 +273,7 @@ pub(super) async fn edit(AdminVisit { visit, .. }: AdminVisit, Path(id): Path<St
     let found = keys::get(&visit.worker, &id).await;
     let content = found.map(|key| {
         let action = format!("/ui/keys/{}/edit", encoded(&key.key_id));
-        form(&visit, &Form::of(&key), &action, "Edit key", &html! {})
+        form(&visit, &Form::of(&visit, &key), &action, "Edit key", &html! {})
     });
     visit.show(Section::Keys, "Edit key", content)
 }
@@ -374,34 +393,50 @@ impl Form {
 
     fn read(fields: &Fields) -> Self {
         let text = |name| fields.get(name).to_owned();
+        let all = |name| -> Vec<String> { fields.all(name).map(str::to_owned).collect() };
+        let gone = all("gone");
         Self {
             alias: text("alias"),
             user: text("user"),
             duration: text("duration"),
             rpm: text("rpm"),
-            servers: fields.all("server").map(str::to_owned).collect(),
-            groups: fields.all("group").map(str::to_owned).collect(),
+            servers: [all("server"), gone.clone()].concat(),
+            gone,
+            groups: all("group"),
             tools: text("tools"),
+            before: Before {
+                servers: all("server_before"),
+                tools: text("tools_before"),
+            },
             narrowed: fields.has("narrowed"),
             version: text("version"),
         }
     }
 
-    fn of(key: &KeyView) -> Self {
+    fn of(visit: &Visit, key: &KeyView) -> Self {
+        let app = visit.worker.live.app();
+        let id = |said: &String| {
+            let server = app.registry.named(said);
+            server.map_or_else(|| said.clone(), |server| server.id.clone())
+        };
+        let servers: Vec<String> = key.object_permission.mcp_servers.iter().map(id).collect();
         let tools: Vec<String> = key
             .object_permission
             .mcp_tool_permissions
             .iter()
             .map(tool_line)
             .collect();
+        let tools = tools.join("\n");
         Self {
             alias: key.key_alias.clone().unwrap_or_default(),
             user: key.user_id.clone().unwrap_or_default(),
             duration: KEEP.to_owned(),
             rpm: key.rpm_limit.map(|rpm| rpm.to_string()).unwrap_or_default(),
-            servers: key.object_permission.mcp_servers.clone(),
+            servers: servers.clone(),
+            gone: Vec::new(),
             groups: key.object_permission.mcp_access_groups.clone(),
-            tools: tools.join("\n"),
+            tools: tools.clone(),
+            before: Before { servers, tools },
             narrowed: key.narrowed,
             version: key.version.to_string(),
         }
@@ -457,38 +492,61 @@ impl Form {
             .transpose()
     }
 
-    /// Everything that the form says: what is not ticked is not meant. `None` where that narrows nothing down.
+    /// Everything that the form says: what is not ticked is not meant. `None` where that narrows nothing down. Servers and
+    /// tools that stay keep the servers that they meant, whatever those are called by now.
     fn permissions(&self) -> Result<Option<PermissionChange>, Refusal> {
-        let tools = self.tools()?;
+        let tools = read_tools(&self.tools)?;
         let says_nothing = self.servers.is_empty() && self.groups.is_empty() && tools.is_empty();
         if says_nothing && !self.narrowed {
             return Ok(None);
         }
         Ok(Some(PermissionChange {
-            mcp_servers: Change::Set(self.servers.clone()),
+            mcp_servers: self.servers_after()?,
             mcp_access_groups: Change::Set(self.groups.clone()),
-            mcp_tool_permissions: Change::Set(tools),
+            mcp_tool_permissions: if read_tools(&self.before.tools).is_ok_and(|before| before == tools) {
+                Change::Keep
+            } else {
+                Change::Set(tools)
+            },
             ..PermissionChange::default()
         }))
     }
 
-    /// `server: tool, tool`, one server a line.
-    fn tools(&self) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
-        let mut all = BTreeMap::new();
-        for line in self.tools.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (server, tools) = line.split_once(':').ok_or_else(|| {
-                let message = "Tools: each line is a server, a colon, and the names of its tools.";
-                Refusal::because(ErrorCode::FormUnreadable, message)
-            })?;
-            let tools = tools.split(',').map(str::trim).filter(|tool| !tool.is_empty());
-            let tools: Vec<String> = tools.map(str::to_owned).collect();
-            if all.insert(server.trim().to_owned(), tools).is_some() {
-                let message = "Tools: a server stands in several lines.";
-                return Err(Refusal::because(ErrorCode::FormUnreadable, message));
-            }
+    /// One that is gone can stay with all others, and be said anew with none: another one may have its name.
+    fn servers_after(&self) -> Result<Change<Vec<String>>, Refusal> {
+        let set = |servers: &[String]| -> BTreeSet<String> { servers.iter().cloned().collect() };
+        if set(&self.servers) == set(&self.before.servers) {
+            return Ok(Change::Keep);
         }
-        Ok(all)
+        match self.gone.first() {
+            None => Ok(Change::Set(self.servers.clone())),
+            Some(gone) => Err(Refusal::because(
+                ErrorCode::UnknownName,
+                format!(
+                    "The MCP server {} is not there any more.",
+                    shown(gone, NAME_SHOWN)
+                ),
+            )),
+        }
     }
+}
+
+/// `server: tool, tool`, one server a line.
+fn read_tools(text: &str) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
+    let mut all = BTreeMap::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (server, tools) = line.split_once(':').ok_or_else(|| {
+            let message = "Tools: each line is a server, a colon, and the names of its tools.";
+            Refusal::because(ErrorCode::FormUnreadable, message)
+        })?;
+        let tools = tools.split(',').map(str::trim).filter(|tool| !tool.is_empty());
+        let tools: Vec<String> = tools.map(str::to_owned).collect();
+        if all.insert(server.trim().to_owned(), tools).is_some() {
+            let message = "Tools: a server stands in several lines.";
+            return Err(Refusal::because(ErrorCode::FormUnreadable, message));
+        }
+    }
+    Ok(all)
 }
 
 fn tool_line((server, tools): (&String, &Vec<String>)) -> String {
@@ -518,7 +576,7 @@ async fn changed_meanwhile(visit: &Visit, form_: Form, id: &str, refusal: Refusa
         Err(refusal) => return visit.refusal(refusal),
     };
     let refusal = visit.worker.refuse(refusal, None, visit.id);
-    let theirs = Form::of(&key);
+    let theirs = Form::of(visit, &key);
     let both = theirs.settings(visit).into_iter().zip(form_.settings(visit));
     let differences: Vec<_> = both
         .map(|((name, theirs), (_, yours))| (name, theirs, yours))
@@ -528,6 +586,7 @@ async fn changed_meanwhile(visit: &Visit, form_: Form, id: &str, refusal: Refusa
     let said = meanwhile("key", &html! { (refusal.message) }, &path, &differences);
     let form_ = Form {
         version: theirs.version,
+        before: theirs.before,
         ..form_
     };
     let content = form(visit, &form_, &format!("{path}/edit"), "Edit key", &said);
@@ -554,7 +613,8 @@ fn form(visit: &Visit, form_: &Form, action: &str, title: &str, said: &Markup) -
             .filter_map(now)
             .any(|one| one.id == server.id)
     };
-    let gone = form_.servers.iter().filter(|name| now(name).is_none());
+    let app = visit.worker.live.app();
+    let others = form_.servers.iter().filter(|name| now(name).is_none());
     let mut durations = DURATIONS.to_vec();
     if action != "/ui/keys" {
         durations.insert(0, (KEEP, "as it is"));
@@ -570,7 +630,11 @@ fn form(visit: &Visit, form_: &Form, action: &str, title: &str, said: &Markup) -
         form.card method="post" action=(action) {
             h1 { (title) }
             (said)
-            @if !form_.version.is_empty() { input type="hidden" name="version" value=(form_.version); }
+            @if !form_.version.is_empty() {
+                input type="hidden" name="version" value=(form_.version);
+                @for id in &form_.before.servers { input type="hidden" name="server_before" value=(id); }
+                input type="hidden" name="tools_before" value=(form_.before.tools);
+            }
             (field("Alias", "alias", &form_.alias, "What people call the key.").html())
             (field("Owner", "user", &form_.user,
                 "The user id of the person whose key it is: their sign-ins are used with it. Empty for a machine.").html())
@@ -582,9 +646,14 @@ fn form(visit: &Visit, form_: &Form, action: &str, title: &str, said: &Markup) -
                 (check("narrowed", "yes", "Only what is ticked, be it nothing: an admin's key then manages nothing", form_.narrowed))
                 @for server in &servers {
                     @let ticked = named(server);
-                    (check("server", &server.name, &server.name, ticked))
+                    (check("server", &server.id, &server.name, ticked))
                 }
-                @for name in gone { (check("server", name, &format!("{name} (not there any more)"), true)) }
+                @for said in others {
+                    @match app.registry.named(said) {
+                        Some(server) => { (check("server", &server.id, &server.name, true)) }
+                        None => { (check("gone", said, &format!("{said} (not there any more)"), true)) }
+                    }
+                }
             }
             @if !groups.is_empty() {
                 fieldset {
@@ -614,7 +683,7 @@ mod tests {
         let query = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("tools", text)
             .finish();
-        Form::read(&Fields::parse(query.as_bytes())).tools()
+        read_tools(&Form::read(&Fields::parse(query.as_bytes())).tools)
     }
 
     #[test]
