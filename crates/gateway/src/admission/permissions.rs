@@ -144,15 +144,37 @@ impl KeyDocument {
                 .map(|(_, tools)| &**tools)
                 .collect()
         };
-        let own = lists(&|name| means(meanings, name, server));
-        if own.is_empty() {
-            return lists(&|name| {
-                meanings
-                    .get(name)
-                    .is_some_and(|meant| meant.is_called_like(server))
-            });
+        if self.has_own_limit(server) {
+            return lists(&|name| means(meanings, name, server));
         }
-        own
+        lists(&|name| {
+            meanings
+                .get(name)
+                .is_some_and(|meant| meant.is_called_like(server))
+        })
+    }
+
+    fn has_own_limit(&self, server: &Server) -> bool {
+        let mut names = self.object_permission.mcp_tool_permissions.keys();
+        names.any(|name| means(&self.meaning.mcp_tool_permissions, name, server))
+    }
+
+    /// The names of now of whatever a name in `mcp_tool_permissions` limits. Where the server that it meant is gone, those
+    /// of servers that are called like it are named, if the key has them anyway: it would have them by being named here.
+    fn limited_now(&self, registry: &Registry, name: &str) -> Vec<String> {
+        let meanings = &self.meaning.mcp_tool_permissions;
+        let is_there = lasting(registry).any(|server| means(meanings, name, server));
+        let is_limited = |server: &Server| {
+            let is_had = || server.allows_all_keys || self.granted_by(server).is_some();
+            let meant = meanings.get(name);
+            meant.is_some_and(|meant| meant.is_called_like(server)) && !self.has_own_limit(server) && is_had()
+        };
+        let others = lasting(registry).filter(|server| !is_there && is_limited(server));
+        let others: Vec<String> = others.map(|server| name_of(registry, server)).collect();
+        if others.is_empty() {
+            return vec![name_now(registry, meanings, name)];
+        }
+        others
     }
 
     /// The names in `mcp_tool_permissions` that limit no server there is.
@@ -177,10 +199,12 @@ impl KeyDocument {
         let servers = said.mcp_servers.iter();
         let mut tools: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, list) in &said.mcp_tool_permissions {
-            tools
-                .entry(name_now(registry, &self.meaning.mcp_tool_permissions, name))
-                .and_modify(|both| both.retain(|tool| list.contains(tool)))
-                .or_insert_with(|| list.clone());
+            for name in self.limited_now(registry, name) {
+                tools
+                    .entry(name)
+                    .and_modify(|both| both.retain(|tool| list.contains(tool)))
+                    .or_insert_with(|| list.clone());
+            }
         }
         Permissions {
             mcp_servers: servers
@@ -192,24 +216,35 @@ impl KeyDocument {
     }
 }
 
+fn leads_to(registry: &Registry, name: &str, server: &Server) -> bool {
+    registry.named(name).is_some_and(|now| now.id == server.id)
+}
+
+/// The server's name, or its id where the name is another one's.
+fn name_of(registry: &Registry, server: &Server) -> String {
+    if leads_to(registry, &server.name, server) {
+        server.name.clone()
+    } else {
+        server.id.clone()
+    }
+}
+
+/// The servers that are not only tried.
+fn lasting(registry: &Registry) -> impl Iterator<Item = &Server> {
+    let all = registry.all().iter().map(|server| &**server);
+    all.filter(|server| !server.provenance.is_trial())
+}
+
 /// The name itself, while it leads to the server that it meant; else another one that does. The id stands for a server
 /// that is gone where its name is somebody else's.
 fn name_now(registry: &Registry, meanings: &Meanings, name: &str) -> String {
     let Some(meant) = meanings.get(name) else {
         return name.to_owned();
     };
-    let leads_to = |name: &str, server: &Server| registry.named(name).is_some_and(|now| now.id == server.id);
-    let all = || {
-        registry
-            .all()
-            .iter()
-            .filter(|server| !server.provenance.is_trial())
-    };
-    let by_id = all().find(|server| server.id == meant.id);
-    match by_id.or_else(|| all().find(|server| meant.is(server))) {
-        Some(server) if leads_to(name, server) => name.to_owned(),
-        Some(server) if leads_to(&server.name, server) => server.name.clone(),
-        Some(server) => server.id.clone(),
+    let by_id = lasting(registry).find(|server| server.id == meant.id);
+    match by_id.or_else(|| lasting(registry).find(|server| meant.is(server))) {
+        Some(server) if leads_to(registry, name, server) => name.to_owned(),
+        Some(server) => name_of(registry, server),
         None if registry.named(name).is_some() => meant.id.clone(),
         None => name.to_owned(),
     }

@@ -169,8 +169,10 @@ async fn a_server_that_takes_the_name_of_a_deleted_one_is_granted_to_nobody() {
     let added = add(&gateway, &server("one", &upstream)).await;
     let gone = added["server_id"].as_str().expect("an id").to_owned();
     let by_group = json!({"mcp_access_groups": ["team"], "mcp_tool_permissions": {"one": ["echo"]}});
-    let (grouped, _) = made(&gateway, json!({"object_permission": by_group})).await;
+    let (grouped, grouped_id) = made(&gateway, json!({"object_permission": by_group})).await;
     let (named, named_id) = made(&gateway, json!({"object_permission": {"mcp_servers": ["one"]}})).await;
+    let limited = json!({"mcp_tool_permissions": {"one": ["echo"]}});
+    let (limited, limited_id) = made(&gateway, json!({"object_permission": limited})).await;
     let path = format!("{SERVERS}/{gone}");
     assert_eq!(
         ask(&gateway, crate::harness::KEY, Method::DELETE, &path, Value::Null)
@@ -197,6 +199,15 @@ async fn a_server_that_takes_the_name_of_a_deleted_one_is_granted_to_nobody() {
     );
     // The name would say another server, so the id says which one was meant; the form does not tick the other one.
     assert_eq!(said(&gateway, &named_id).await["mcp_servers"], json!([gone]));
+    // A limit is said of the server that it limits, and where there is none, it says no server that it would grant.
+    let now = said(&gateway, &grouped_id).await["mcp_tool_permissions"].clone();
+    assert_eq!(now, json!({"one": ["echo"]}));
+    assert_eq!(tools(&gateway, &limited, "one").await, None);
+    let of_gone = said(&gateway, &limited_id).await["mcp_tool_permissions"].clone();
+    assert_eq!(of_gone, json!({(gone.as_str()): ["echo"]}));
+    let again = json!({"key": grouped_id, "object_permission": {"mcp_tool_permissions": now}});
+    assert_eq!(post(&gateway, "/key/update", again).await.status, 200);
+    assert_eq!(tools(&gateway, &grouped, "one").await, Some(only(&["echo"])));
     let form = operator.page(&format!("/ui/keys/{named_id}/edit")).await;
     let ticked = format!("input[name=gone][checked][value='{gone}']");
     assert_eq!(
