@@ -448,7 +448,7 @@ impl Live {
         let now = self.app();
         before.gate.give_way_to(&now.gate);
         for server in before.registry.all() {
-            let how = match now.registry.by_id(&server.id) {
+            let how = match now.registry.successor(server) {
                 Some(same) if Arc::ptr_eq(same, server) => continue,
                 Some(_) => End::Replaced,
                 None => End::Removed,

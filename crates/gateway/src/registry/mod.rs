@@ -253,6 +253,16 @@ impl Registry {
         self.ids.get(id)
     }
 
+    /// What has become of a server of an earlier configuration: the one with its id, or the file's of its name where it
+    /// was the file's too, whose id may have come of what changed.
+    pub fn successor(&self, before: &Server) -> Option<&Arc<Server>> {
+        let of_file = |server: &Server| server.provenance == Provenance::File;
+        self.by_id(&before.id).or_else(|| {
+            let named = self.by_name(&before.name)?;
+            (named.name == before.name && of_file(before) && of_file(named)).then_some(named)
+        })
+    }
+
     /// The server with this id, if it is one that is only tried, and still is at `now`, in seconds since 1970.
     pub fn trial(&self, id: &str, now: u64) -> Option<&Arc<Server>> {
         let end = |server: &Server| match server.provenance {

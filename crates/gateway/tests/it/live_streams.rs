@@ -110,6 +110,37 @@ async fn the_streams_of_a_server_end_with_it_and_with_its_configuration() {
 }
 
 #[tokio::test]
+async fn a_file_server_at_another_address_is_the_same_server_configured_otherwise() {
+    let (one, moved) = (Watched::start().await, Watched::start().await);
+    one.set_session(Some("canary-session"));
+    let text = |at: &Watched| {
+        let limits = "vestibule: {limits: {drain_timeout: 3}}\n";
+        format!("{}{limits}", keyed(&entry("one", at)))
+    };
+    let site = Site::start(&text(&one)).await;
+    let gateway = &site.gateway;
+    let session = begun(gateway, "/mcp", &json!({})).await;
+    let (answer, to_all) = Answer::sse();
+    one.push_when(is_get, answer);
+    let mut all = Events::of(stream(gateway, &session)).await;
+    to_all.event(&changed()).await.expect("sent");
+    assert_eq!(all.next().await, changed());
+    let mut calling = Open::of(&one, gateway.post("/one/mcp", &echo("x"))).await;
+
+    site.takes(&text(&moved)).await;
+    // Whoever listens comes again, and an answer may come to its end.
+    ended(&mut all.response).await;
+    to_all.closed().await;
+    calling.goes_on().await;
+    calling.ends().await;
+
+    let mut calling = Open::of(&moved, gateway.post("/one/mcp", &echo("x"))).await;
+    calling.goes_on().await;
+    site.takes(&text(&moved).replace("one:", "other:")).await;
+    calling.ends().await;
+}
+
+#[tokio::test]
 async fn who_comes_in_without_a_key_loses_the_stream_too() {
     let one = Watched::start().await;
     let passthrough = one.entry("one", "auth_type: true_passthrough");
