@@ -454,8 +454,12 @@ impl Live {
                 None => End::Removed,
             };
             server.ending.say(how);
-            if let Some(bridge) = &server.bridged {
-                bridge.end_all();
+            if let Some(bridge) = server.bridged.clone() {
+                let over = server.over(before.limits.drain_timeout);
+                self.runtime.spawn(async move {
+                    over.await;
+                    bridge.end_all();
+                });
             }
         }
     }

@@ -5,15 +5,21 @@ use crate::bridge_harness::{Client, Messages, behaves_as_streamable_http, call, 
 use crate::harness::{
     CLIENT_SECRET, KEY, Start, TestGateway, assert_nothing_secret_logged, got, keyed, logged,
 };
+use crate::live::Site;
 use crate::stdio_peer::{entry, program};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use vestibule_testkit::{DEADLINE, random_hex};
 
 fn start(servers: &str, limits: &str) -> Start {
-    let text = format!("{}{limits}", keyed(servers));
+    start_with(&format!("{}{limits}", keyed(servers)))
+}
+
+fn start_with(text: &str) -> Start {
     Start::new(text)
         .environment("VESTIBULE_ENABLE_STDIO", "true")
         .environment("VESTIBULE_STDIO_EXTRA_COMMANDS", &program())
@@ -443,4 +449,36 @@ async fn a_call_that_is_given_up_is_cancelled_in_the_program() {
     assert_eq!(client.send(&told).await.status(), 202);
     assert_eq!(text(&client.ask(&call(30, "echo", "mine")).await), "mine");
     assert!(timeout(Duration::from_secs(5), client.delete()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_comes_to_its_end_where_its_program_is_configured_otherwise() {
+    let config = |more: &str| {
+        let limits = "vestibule: {limits: {drain_timeout: 3}}\n";
+        format!("{}{limits}", keyed(&entry("one", more)))
+    };
+    let before = config("");
+    let site = Site::begin(start_with(&before), &before).await;
+    let client = Client::open(&site.gateway, "/one/mcp", &[]).await;
+    let old = pid(&client).await;
+    let teller = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+    let address = teller.local_addr().expect("an address").to_string();
+    let calling = tokio::spawn(client.post(&call(2, "told", &address)).send());
+    let (mut stream, _) = teller.accept().await.expect("called");
+    site.takes(&config("description: another")).await;
+    let next = Client::open(&site.gateway, "/one/mcp", &[]).await;
+    let new = pid(&next).await;
+    assert_ne!(new, old);
+    stream.write_all(b"the end").await.expect("said");
+    drop(stream);
+    let answer = calling.await.expect("no panic").expect("answered");
+    let answer = answer.json().await.expect("JSON");
+    assert_eq!(text(&answer), "the end");
+    gone(&old).await;
+    // Of a server that is there no more nothing goes on.
+    let waiting = tokio::spawn(next.post(&call(2, "told", &address)).send());
+    let (_stream, _) = teller.accept().await.expect("called");
+    site.takes(&keyed("")).await;
+    gone(&new).await;
+    assert_eq!(waiting.await.expect("no panic").expect("answered").status(), 502);
 }

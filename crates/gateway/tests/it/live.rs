@@ -23,10 +23,15 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start(text: &str) -> Self {
+        Self::begin(Start::new(text), text).await
+    }
+
+    /// `start` has the same text.
+    pub(crate) async fn begin(start: Start, text: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.yaml");
         std::fs::write(&path, text).expect("written");
-        let gateway = Start::new(text).file(&path).start().await;
+        let gateway = start.file(&path).start().await;
         Self { directory, gateway }
     }
 

@@ -6,7 +6,8 @@
 
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use tokio::signal::unix::{SignalKind, signal};
 use vestibule_testkit::conversation::result;
@@ -62,6 +63,14 @@ fn serves_until_its_input_ends() {
             "environment" => vec![result(&message["id"], &environment())],
             "pid" => vec![result(&message["id"], &std::process::id().to_string())],
             "crash" => std::process::abort(),
+            // Answers with what is said at this address, when all of it is said.
+            "told" => {
+                let address = message["params"]["arguments"]["message"].as_str().expect("text");
+                let mut said = String::new();
+                let mut stream = TcpStream::connect(address).expect("a connection");
+                stream.read_to_string(&mut said).expect("text");
+                vec![result(&message["id"], &said)]
+            }
             "say-arguments" => {
                 eprintln!("arguments {:?}", std::env::args().collect::<Vec<_>>());
                 vec![result(&message["id"], "said")]
