@@ -89,16 +89,21 @@ async fn the_streams_of_a_server_end_with_it_and_with_its_configuration() {
         stored(&gateway, "two", &two).await;
         let keyed = |path: &str| get(&gateway, path).header("x-litellm-api-key", KEY);
         let listening = Open::of(&one, keyed("/one/mcp")).await;
+        let subscribe = json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}});
+        let subscribed = Open::of(&one, gateway.post("/one/mcp", &subscribe)).await;
         let mut calling = Open::of(&one, gateway.post("/one/mcp", &echo("x"))).await;
         let mut others = Open::of(&two, keyed("/two/mcp")).await;
         if is_deleted {
             delete(&gateway, &id).await;
         } else {
             change(&gateway, &json!({"server_id": id, "description": "another"})).await;
+        }
+        listening.ends().await;
+        subscribed.ends().await;
+        if !is_deleted {
             // An answer may come to its end, within the time that a stop gives.
             calling.goes_on().await;
         }
-        listening.ends().await;
         calling.ends().await;
         others.goes_on().await;
         if is_deleted {

@@ -21,9 +21,11 @@ use futures_util::FutureExt;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
+use memchr::memmem;
 use serde::de::IgnoredAny;
 use std::sync::Arc;
 use std::time::Duration;
+use vestibule_mcp::Envelope;
 use vestibule_mcp::headers::{MCP_SESSION_ID, crosses_downstream};
 use vestibule_oauth::parse_bearer;
 
@@ -122,13 +124,21 @@ impl Call<'_> {
         self.whole(head, body, sealed_session, id).await
     }
 
-    /// How long its stream goes on where the server is configured otherwise: an answer may come to its end.
+    /// How long its stream goes on where the server is configured otherwise: an answer may come to its end, and who only
+    /// listens may come again.
     fn grace(&self) -> Duration {
-        if self.method == Method::POST {
+        if self.method == Method::POST && !self.subscribes() {
             self.worker.app.limits.drain_timeout
         } else {
             Duration::ZERO
         }
+    }
+
+    /// Whether it is `subscriptions/listen`. Only a message in which the word stands is read.
+    fn subscribes(&self) -> bool {
+        memmem::find(&self.body, b"listen").is_some()
+            && Envelope::parse(&self.body)
+                .is_some_and(|message| message.method.as_deref() == Some("subscriptions/listen"))
     }
 
     /// 401 and 403 speak of the gateway's own credential, or of a person's, whose client can get another one.
