@@ -6,7 +6,7 @@ use crate::app::{People, Worker};
 use crate::audit::note;
 use crate::config::SignIn;
 use crate::credentials::person::{Grant, Person};
-use crate::http::admin::api::{Answer, Input, Nothing, Operation, Who, written};
+use crate::http::admin::api::{Answer, Input, Nothing, Operation, Who, queried, written};
 use crate::http::admin::servers::people;
 use crate::http::admin::time::utc;
 use crate::http::admin::{actor, manager};
@@ -92,6 +92,7 @@ struct Kept {
 
 /// Whose are forgotten.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it is there to be described")]
 struct Whose {
     /// Another person's, for whoever manages the gateway.
@@ -139,7 +140,9 @@ pub(crate) async fn list(State(worker): State<Arc<Worker>>, request: Request<Bod
     let id = id_of(&request, &worker);
     let (parts, _) = request.into_parts();
     let result = async {
-        let person = person(&worker, &worker.app.gate.admit(&parts.headers)?)?;
+        let admission = worker.app.gate.admit(&parts.headers)?;
+        queried::<Nothing>(&parts)?;
+        let person = person(&worker, &admission)?;
         let Some(people) = &worker.app.people else {
             return Ok(Vec::new());
         };
@@ -184,6 +187,7 @@ pub(crate) async fn status(
     let (parts, _) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
+        queried::<Nothing>(&parts)?;
         let asked = asked(&worker, &admission, &parts, &server)?;
         shown(&worker, &asked).await
     };
@@ -210,6 +214,7 @@ pub(crate) async fn put(
     let (parts, body) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
+        queried::<Nothing>(&parts)?;
         let asked = asked(&worker, &admission, &parts, &server)?;
         let body = read_body(body, BODY_LIMIT, worker.app.limits.body_timeout).await?;
         let wrong = |what: &'static str| Refusal::because(ErrorCode::MissingParameter, what);
@@ -272,6 +277,7 @@ pub(crate) async fn remove(
     let (parts, _) = request.into_parts();
     let result = async {
         let admission = worker.app.gate.admit(&parts.headers)?;
+        queried::<Whose>(&parts)?;
         if let Some(other) = named_user(&parts)
             && admission.user().is_none_or(|own| own.as_str() != other)
         {

@@ -2,7 +2,7 @@
 //! for people is [`crate::issuer`]'s.
 
 use super::admin::actor;
-use super::admin::api::{Answer, Input, Nothing, Operation, Who};
+use super::admin::api::{Answer, Input, Nothing, Operation, Who, queried};
 use super::relay::read_body;
 use super::router::{id_of, peer_of};
 use super::user_credentials::{answer, person, unavailable};
@@ -198,6 +198,7 @@ fn no_store() -> Refusal {
 
 fn asked<'w>(worker: &'w Worker, parts: &Parts, server: &str) -> Result<Asked<'w>, Refusal> {
     let admission = worker.app.gate.admit(&parts.headers)?;
+    queried::<Nothing>(parts)?;
     let person = person(worker, &admission)?;
     let servers = worker.app.servers_for(&parts.headers, peer_of(parts));
     let found = servers.by_id_or_name(server);

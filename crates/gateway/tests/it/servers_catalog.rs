@@ -38,6 +38,11 @@ async fn groups_and_tools_are_those_of_the_servers_that_one_may_use() {
         all.body["server_outcomes"]["down"]["status"],
         "upstream_unreachable"
     );
+    let refused = ask(&gateway, Method::GET, "/v1/mcp/tools?colour=red", None).await;
+    assert_eq!((refused.status, refused.code()), (400, "invalid_field"));
+    let id = refused.header("x-request-id").to_owned();
+    let row = gateway.row(&format!("request_id={id}")).await;
+    assert_eq!(row["key_alias"], "master key", "{row:#}");
     let own = ask_as(&gateway, &member, Method::GET, "/v1/mcp/tools", None).await;
     assert_eq!(names(&own.body), ["op-echo", "op-add"]);
     let address = ask(&gateway, Method::GET, "/v1/mcp/network/client-ip", None).await;
@@ -78,6 +83,8 @@ async fn the_registry_document_is_there_where_the_operator_says_so() {
     let refused = got(closed.http.get(closed.url(path))).await;
     assert_eq!((refused.status, refused.code()), (404, "registry_disabled"));
     let gateway = Start::new(text("  enable_mcp_registry: true\n")).start().await;
+    let refused = got(gateway.http.get(gateway.url(&format!("{path}?colour=red")))).await;
+    assert_eq!((refused.status, refused.code()), (400, "invalid_field"));
     let document = got(gateway.http.get(gateway.url(path))).await;
     assert_eq!(document.status, 200);
     let listed: Vec<_> = document.body["servers"]
@@ -101,6 +108,42 @@ async fn the_registry_document_is_there_where_the_operator_says_so() {
         .map(|(name, path)| (name.to_owned(), gateway.url(path)))
         .into();
     assert_eq!(listed, expected);
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_reads_is_refused() {
+    let gateway = Start::new(keyed("")).start().await;
+    let path = format!("{SERVERS}/one");
+    for (method, path) in [
+        (Method::POST, SERVERS),
+        (Method::PUT, SERVERS),
+        (Method::POST, "/key/generate"),
+        (Method::POST, "/user/new"),
+        (Method::GET, "/v1/mcp/user-credentials"),
+        (Method::GET, &format!("{path}/oauth-user-credential/status")),
+        (Method::POST, &format!("{path}/oauth-user-credential")),
+        (Method::DELETE, &format!("{path}/oauth-user-credential")),
+        (Method::POST, &format!("{path}/user-credential")),
+        (Method::DELETE, &format!("{path}/user-credential")),
+    ] {
+        let refused = ask(
+            &gateway,
+            method.clone(),
+            &format!("{path}?colour=red"),
+            Some(&json!({})),
+        )
+        .await;
+        let said = (
+            refused.status,
+            refused.code(),
+            refused.body.to_string().contains("colour"),
+        );
+        assert_eq!(said, (400, "invalid_field", true), "{method} {path} {refused:?}");
+    }
+    assert_eq!(
+        ask(&gateway, Method::GET, "/key/list", None).await.body["total_count"],
+        0
+    );
 }
 
 #[tokio::test]

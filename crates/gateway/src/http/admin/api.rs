@@ -181,13 +181,14 @@ impl Operation {
             let id = id_of(&request, &worker);
             let result = async {
                 let (call, body) = admitted(&worker, who, request, id).await?;
-                let object = if in_query {
-                    of_query(call.parts.uri.query().unwrap_or_default(), &schema::<I>(false))?
+                let input = if in_query {
+                    queried(&call.parts)?
                 } else {
+                    queried::<Nothing>(&call.parts)?;
                     let limits = &worker.app.limits;
-                    of_body(&read_body(body, BODY_LIMIT, limits.body_timeout).await?)?
+                    read(of_body(&read_body(body, BODY_LIMIT, limits.body_timeout).await?)?)?
                 };
-                written(&work(call, read(object)?).await?)
+                written(&work(call, input).await?)
             };
             answer(&worker, result.await, id)
         };
@@ -310,6 +311,12 @@ fn of_query(query: &str, schema: &Schema) -> Result<Map<String, Value>, Refusal>
         }
     }
     Ok(object)
+}
+
+/// What is asked in the query, and nothing else is: with [`Nothing`] no query at all.
+pub(crate) fn queried<I: Input>(parts: &Parts) -> Result<I, Refusal> {
+    let query = parts.uri.query().unwrap_or_default();
+    read(of_query(query, &schema::<I>(false))?)
 }
 
 /// Reads an input from its members.

@@ -2,7 +2,7 @@
 //! that a directory of MCP servers reads.
 
 use super::answer;
-use super::api::{Answer, Call, Nothing, Operation, Who, written};
+use super::api::{Answer, Call, Nothing, Operation, Who, queried, written};
 use super::servers::{Asker, servers_for, view::Eyes};
 use crate::app::Worker;
 use crate::http::relay::rest::{self, ToolList};
@@ -166,6 +166,7 @@ fn published(worker: &Worker, parts: &Parts) -> Result<Registry, Refusal> {
     if !app.management.registry_is_public {
         return Err(Refusal::new(ErrorCode::RegistryDisabled));
     }
+    queried::<Nothing>(parts)?;
     let origin = app.origin.of(&parts.uri, &parts.headers, peer_of(parts));
     let origin = origin
         .ok_or_else(|| Refusal::new(ErrorCode::NoOrigin))?

@@ -5,6 +5,7 @@ use super::upstream_client::{Caller, Hello, UpstreamClient};
 use super::{challenged, listed_in_time, read_body};
 use crate::app::Worker;
 use crate::audit::note;
+use crate::http::admin::api::{Nothing, queried};
 use crate::http::router::{id_of, peer_of};
 use crate::ids::RequestId;
 use crate::policy::access;
@@ -108,6 +109,8 @@ pub(crate) async fn list_prefixed(
     let (parts, _) = request.into_parts();
     let result = async {
         let admission = Arc::new(worker.app.gate.admit(&parts.headers)?);
+        note::admitted(&worker.app, &admission);
+        queried::<Nothing>(&parts)?;
         let caller = Caller::new(&worker, &admission, &parts.headers).without_mirrored();
         Ok(list_all(&caller, &parts, id, Named::WithPrefixes).await)
     }
