@@ -1,7 +1,8 @@
 //! Whether servers answer, as the management says it: what was seen, by which step it failed, and no more than is known.
 
 use crate::harness::{
-    CLIENT_SECRET, Start, TestGateway, assert_nothing_secret_logged, entry, keyed, machine, personal,
+    CLIENT_SECRET, Start, TestGateway, assert_nothing_secret_logged, echo, entry, got, keyed, machine,
+    personal,
 };
 use crate::servers_harness::{SERVERS, Site, ask, ask_as};
 use reqwest::Method;
@@ -185,7 +186,18 @@ async fn a_call_that_failed_on_its_way_is_a_sign_until_one_comes_back() {
     assert_eq!(listed().await, unknown);
     broken.push(Answer::raw(503, &[("Content-Type", "text/plain")], b"not now"));
     silent.push(Answer::Gate(Arc::new(Semaphore::new(0))));
-    for name in ["broken", "down", "silent", "people"] {
+    let by_a_stranger = async |path: &str| {
+        let request = gateway.http.post(gateway.url(path));
+        let request = request.header("accept", "application/json, text/event-stream");
+        got(request.bearer_auth("canary-token").json(&echo("a")))
+            .await
+            .status
+    };
+    // What one sees who has no key may be of their own making, unless there is no connection.
+    assert_eq!(by_a_stranger("/refusing/mcp").await, 503);
+    assert_eq!(by_a_stranger("/people/mcp").await, 502);
+    broken.push(Answer::raw(503, &[("Content-Type", "text/plain")], b"not now"));
+    for name in ["broken", "down", "silent"] {
         let (status, body) = gateway.echo(&format!("/{name}/mcp"), "a").await;
         assert!(status >= 500, "{name}: {status} {body}");
     }

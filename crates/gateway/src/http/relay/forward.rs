@@ -3,7 +3,7 @@
 
 use super::bridged::not_bridged;
 use super::headers::PassedOn;
-use crate::admission::Admission;
+use crate::admission::{Admission, Principal};
 use crate::app::Worker;
 use crate::audit::note;
 use crate::config::{Passthrough, SignIn};
@@ -120,8 +120,17 @@ impl Call<'_> {
         answer
     }
 
-    /// What the call came to is a sign of the server's health.
+    /// What the call came to is a sign of the server's health. Of whoever comes without a key only that there is no
+    /// connection: anything else may be of their own making.
     fn did_not_get_there(&self, code: ErrorCode, message: String) {
+        let has_key = matches!(self.admission.principal, Principal::Master | Principal::Key(_));
+        let no_connection = matches!(
+            code,
+            ErrorCode::UpstreamUnreachable | ErrorCode::UpstreamConnectTimeout
+        );
+        if !has_key && !no_connection {
+            return;
+        }
         let step = Step::of(code);
         let fault = HealthFault { code, step, message };
         self.server
