@@ -345,6 +345,8 @@ async fn keys_are_listed_in_parts_and_found() {
     }
     for wrong in [
         "page=0",
+        "page=",
+        "return_full_object=",
         "size=0",
         "size=101",
         "size=x",

@@ -277,10 +277,10 @@ fn of_body(body: &Bytes) -> Result<Map<String, Value>, Refusal> {
 }
 
 /// The parameters of a query, as the schema has them: a number is a number, what may be there several times is a list. An
-/// empty one is as good as absent.
+/// empty text is as good as absent.
 fn of_query(query: &str, schema: &Schema) -> Result<Map<String, Value>, Refusal> {
     let mut object = Map::new();
-    for (name, text) in form_urlencoded::parse(query.as_bytes()).filter(|(_, text)| !text.is_empty()) {
+    for (name, text) in form_urlencoded::parse(query.as_bytes()) {
         let property = schema
             .get("properties")
             .and_then(|properties| properties.get(&*name));
@@ -294,6 +294,8 @@ fn of_query(query: &str, schema: &Schema) -> Result<Map<String, Value>, Refusal>
             // What is neither is refused as the text that it is.
             let parsed = serde_json::from_str(&text).ok();
             parsed.unwrap_or_else(|| Value::String(text.into_owned()))
+        } else if text.is_empty() {
+            continue;
         } else {
             Value::String(text.into_owned())
         };
