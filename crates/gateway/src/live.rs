@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::config::{self, LeftOut, Loaded, Problem, Severity, StoredEntry};
 use crate::digest::sha256;
 use crate::ids;
-use crate::registry::End;
+use crate::registry::{End, Server};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -155,6 +155,18 @@ impl Live {
             .spawn(async move { live.look_at_store().await })
             .await;
         looked.unwrap_or(Err(StoreError::Interrupted))
+    }
+
+    /// Whether `server`, which a request began with, is there and in its place now; see
+    /// [`Endpoint::place`](crate::net::transport::Endpoint::place).
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn is_in_place(self: &Arc<Self>, server: &Server) -> Result<bool, StoreError> {
+        self.look().await?;
+        let app = self.app();
+        let now = app.registry.by_id(&server.id);
+        Ok(now.is_some_and(|now| now.endpoint.place() == server.endpoint.place()))
     }
 
     /// Does work with the store on the runtime where its connections live. What has begun comes to its end, whoever

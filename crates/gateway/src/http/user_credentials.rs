@@ -253,6 +253,10 @@ pub(crate) async fn put(
                 "The access_token has a character that no header may carry.",
             ));
         }
+        if !worker.live.is_in_place(asked.server).await.map_err(unavailable)? {
+            let message = format!("The MCP server {} was moved; nothing is kept.", asked.server.name);
+            return Err(Refusal::because(ErrorCode::ServerChanged, message));
+        }
         let persons = &asked.people.persons;
         persons
             .keep(&asked.person, asked.server, grant)

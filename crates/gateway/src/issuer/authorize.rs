@@ -256,6 +256,7 @@ pub(super) async fn begin(
         upstream_issuer: endpoints.issuer.clone(),
         iss_promised: endpoints.iss_promised,
         authority: endpoints.authority(),
+        place: asked.server.endpoint.place(),
         id,
         person: asked
             .person

@@ -145,9 +145,8 @@ async fn finish(
         ];
         return back(flow, &judged, &answer);
     }
-    if is_elsewhere(issuer, flow, server).await {
-        tracing::warn!(request_id = %id, server = flow.server, "the authorization server of a sign-in under way is another one by now");
-        let text = "The server's authorization server is another one than when this sign-in began.";
+    if let Some(text) = is_elsewhere(issuer, flow, server).await {
+        tracing::warn!(request_id = %id, server = flow.server, "a sign-in under way ends: {text}");
         return ended(flow, &judged, "invalid_grant", text, START_AGAIN, id);
     }
     let code = parameters.get("code").unwrap_or_default();
@@ -156,6 +155,7 @@ async fn finish(
         redirect_uri: flow.redirect_uri.clone(),
         challenge: flow.challenge.clone(),
         authority: flow.authority.clone(),
+        place: flow.place.clone(),
         flow: flow.id.clone(),
     };
     if let Err(error) = issuer.codes.bind(&flow.server, code, &bound, now).await {
@@ -166,15 +166,17 @@ async fn finish(
     back(flow, &judged, &[("code", Some(code))])
 }
 
-/// Whether the server's authorization server is known to be another one by now than the one that the person comes from.
-/// The code goes no further then; the token request judges anew.
-async fn is_elsewhere(issuer: &Issuer, flow: &Flow, server: Option<&Arc<Server>>) -> bool {
-    let Some((server, sign_in)) = server.and_then(|server| Some((server, server.signed_in_through_us()?)))
-    else {
-        return false;
-    };
+/// What to say where the server, or its authorization server, is known to be another one by now than the one that the
+/// person signed in for. The code goes no further then; the token request judges anew.
+async fn is_elsewhere(issuer: &Issuer, flow: &Flow, server: Option<&Arc<Server>>) -> Option<&'static str> {
+    let server = server?;
+    let sign_in = server.signed_in_through_us()?;
     let endpoints = issuer.discovery.endpoints(&sign_in.upstream(server)).await;
-    endpoints.is_ok_and(|endpoints| endpoints.authority() != flow.authority)
+    if endpoints.is_ok_and(|endpoints| endpoints.authority() != flow.authority) {
+        return Some("The server's authorization server is another one than when this sign-in began.");
+    }
+    let moved = server.endpoint.place() != flow.place;
+    moved.then_some("The server is not known to be where it was when this sign-in began.")
 }
 
 /// A failure that no client is told of, but for the gateway's own pages.

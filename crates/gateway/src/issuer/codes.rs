@@ -1,5 +1,5 @@
-//! What a code is bound to between the callback and the token request: the server, the client, its redirect URI, its
-//! PKCE challenge and who issued it. The provider's code goes to the client as it is, so this is what makes it count for
+//! What a code is bound to between the callback and the token request: the server and its place, the client, its redirect
+//! URI, its PKCE challenge and who issued it. The provider's code goes to the client as it is, so this is what makes it count for
 //! that client alone, once, and at that provider alone (RFC 6749 section 4.1.2, RFC 7636 section 4.6, RFC 9700 section
 //! 4.4).
 
@@ -27,6 +27,9 @@ pub(super) struct Bound {
     pub(super) challenge: Option<String>,
     /// Who issued it, and alone may see it again; see [`super::upstream::UpstreamEndpoints::authority`].
     pub(super) authority: String,
+    /// Where the server was when the sign-in began; see [`crate::net::transport::Endpoint::place`].
+    #[serde(default)]
+    pub(super) place: String,
     /// By what id the record has the sign-in.
     #[serde(default)]
     pub(super) flow: String,

@@ -46,6 +46,9 @@ pub(super) struct Flow {
     /// Who may be shown what comes of it; see [`super::upstream::UpstreamEndpoints::authority`].
     #[serde(rename = "a")]
     pub(super) authority: String,
+    /// Where the server is, as what comes of it goes nowhere else; see [`crate::net::transport::Endpoint::place`].
+    #[serde(rename = "l", default)]
+    pub(super) place: String,
     /// By what id the record has this sign-in: its first request's.
     #[serde(rename = "f", default)]
     pub(super) id: String,
@@ -132,6 +135,7 @@ mod tests {
             upstream_issuer: None,
             iss_promised: false,
             authority: "https://as.example".into(),
+            place: "https://mcp.example".into(),
             id: "f".into(),
             person: Some("ada".into()),
         }

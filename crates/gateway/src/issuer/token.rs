@@ -201,6 +201,10 @@ pub(super) async fn redemption(asked: &Asked<'_>, shown: Shown<'_>) -> Result<Re
     }
     let verifier = verified(bound.challenge.as_deref(), shown.verifier)?;
     let (upstream, endpoints, resource) = at_the_provider(asked, shown.metadata, &bound.authority).await?;
+    if bound.place != asked.server.endpoint.place() {
+        let text = "The server is not known to be where it was when this sign-in began; sign in again.";
+        return Err(OAuthError::new(InvalidGrant, text));
+    }
     let request = CodeRequest {
         client: upstream.client.clone(),
         code: shown.code.clone(),
@@ -215,7 +219,8 @@ pub(super) async fn redemption(asked: &Asked<'_>, shown: Shown<'_>) -> Result<Re
         sign_in: Arc::clone(asked.sign_in),
         upstream,
         person: shown.person,
-        server: asked.server.store_id.clone(),
+        server: Arc::clone(asked.server),
+        live: Some(Arc::clone(&asked.worker.live)),
         flow: Some(bound.flow),
     };
     if let Some(person) = &redemption.person {
@@ -315,7 +320,8 @@ async fn by_carried(
         sign_in: Arc::clone(asked.sign_in),
         upstream,
         person: None,
-        server: asked.server.store_id.clone(),
+        server: Arc::clone(asked.server),
+        live: None,
         flow: None,
     };
     redeem(asked, client, redemption, Some(token)).await

@@ -4,10 +4,13 @@
 use crate::browser::{Browser, Registered, VERIFIER, parameter, shared};
 use crate::console_harness::{Person, text};
 use crate::harness::{CLIENT_SECRET, Got, KEY, Start, TestGateway, got, personal};
-use crate::servers_harness::{Site, add, change};
+use crate::servers_harness::{Site, add, change, until};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use vestibule_store::ServerId;
 use vestibule_testkit::{DEADLINE, Provider, Upstream};
 
 /// A stored server that people sign in to at one provider, and another provider with a server that it may move to.
@@ -17,13 +20,25 @@ struct Move {
     upstreams: [Upstream; 2],
     gateway: TestGateway,
     client: Registered,
-    _site: Site,
+    site: Site,
 }
 
 impl Move {
+    /// The other place has a provider of its own.
     async fn start() -> Self {
         let [provider, other] = [Provider::start().await, Provider::start().await];
         let upstreams = [provider.upstream().await, other.upstream().await];
+        Self::between(provider, other, upstreams).await
+    }
+
+    /// The other place trusts the same provider.
+    async fn within_one_provider() -> Self {
+        let [provider, other] = [Provider::start().await, Provider::start().await];
+        let upstreams = [provider.upstream().await, provider.upstream().await];
+        Self::between(provider, other, upstreams).await
+    }
+
+    async fn between(provider: Provider, other: Provider, upstreams: [Upstream; 2]) -> Self {
         let site = Site::new();
         let gateway = site.gateway(personal("", "")).start().await;
         let server = json!({"server_name": "one", "server_id": "id-one", "url": upstreams[0].url(),
@@ -36,7 +51,7 @@ impl Move {
             upstreams,
             gateway,
             client,
-            _site: site,
+            site,
         }
     }
 
@@ -136,6 +151,77 @@ async fn the_console_ends_a_connection_that_the_server_moved_under() {
         assert_eq!(text(&page, "main .chip"), "not connected");
         site.assert_nothing_went(&code);
     }
+}
+
+#[tokio::test]
+async fn what_was_agreed_to_for_one_place_is_redeemed_for_no_other_of_the_same_provider() {
+    for late in [false, true] {
+        let site = Move::within_one_provider().await;
+        let browser = Browser::new();
+        let away = browser.open(&site.client.authorize_url(&site.gateway, &[])).await;
+        let back = browser.open(away.header("location")).await;
+        let code = parameter(back.header("location"), "code").expect("a code");
+        if late {
+            assert_eq!(browser.open(back.header("location")).await.status, 302);
+        }
+        site.moves_to(&site.upstreams[1]).await;
+        if !late {
+            let end = browser.open(back.header("location")).await;
+            let page = end.body.as_str().expect("a page");
+            assert_eq!((end.status, end.header("location")), (400, ""), "{end:?}");
+            assert!(page.contains("not known to be where it was"), "{page}");
+            assert!(!page.contains(&code), "{page}");
+        }
+        let refused = exchange(&site.gateway, &site.client, &code).await;
+        assert_ended(&refused);
+        if late {
+            let said = refused.body["error_description"].as_str().expect("a sentence");
+            assert!(said.contains("not known to be where it was"), "{said}");
+        }
+        site.assert_nothing_went(&code);
+        assert!(site.provider.tokens().is_empty());
+        // Who signs in now agrees to where it is now.
+        let code = site.client.code(&site.gateway, &Browser::new()).await;
+        assert_eq!(exchange(&site.gateway, &site.client, &code).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_walk_through_the_console_ends_where_the_server_moved_within_one_provider() {
+    let site = Move::within_one_provider().await;
+    let person = Person::operator(&site.gateway).await;
+    let next = person.at_the_provider("/ui/connect/id-one").await;
+    site.moves_to(&site.upstreams[1]).await;
+    let page = person.follow(&next).await;
+    let said = text(&page, ".note.bad[role=status]");
+    assert!(said.contains("not known to be where it was"), "{said}");
+    assert_eq!(text(&page, "main .chip"), "not connected");
+}
+
+#[tokio::test]
+async fn tokens_that_come_after_the_server_moved_are_nobodys() {
+    let site = Move::within_one_provider().await;
+    let gate = Arc::new(Semaphore::new(0));
+    site.provider
+        .set(|modes| modes.token_gate = Some(Arc::clone(&gate)));
+    let code = site.client.code(&site.gateway, &Browser::new()).await;
+    let (answer, ()) = tokio::join!(exchange(&site.gateway, &site.client, &code), async {
+        let asked = || async { !site.provider.requests_to("/token").is_empty() };
+        until("the provider is asked", asked).await;
+        site.moves_to(&site.upstreams[1]).await;
+        gate.add_permits(1);
+    });
+    assert_ended(&answer);
+    let said = answer.body["error_description"].as_str().expect("a sentence");
+    assert!(said.contains("moved while"), "{said}");
+    let store = site.site.store().await;
+    let server = ServerId::new("id-one").expect("an id");
+    assert!(store.grants_of_server(&server).await.expect("answers").is_empty());
+    // Whoever signs in at the new place is connected there.
+    site.provider.set(|modes| modes.token_gate = None);
+    let code = site.client.code(&site.gateway, &Browser::new()).await;
+    assert_eq!(exchange(&site.gateway, &site.client, &code).await.status, 200);
+    assert_eq!(store.grants_of_server(&server).await.expect("answers").len(), 1);
 }
 
 /// A file in the place of another, taken.

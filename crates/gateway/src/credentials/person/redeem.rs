@@ -7,6 +7,8 @@ use super::{Parts, Person, Persons, Slots};
 use crate::config::SignIn;
 use crate::issuer::registrations::UpstreamClient;
 use crate::issuer::upstream::UpstreamEndpoints;
+use crate::live::Live;
+use crate::registry::Server;
 use secrecy::SecretString;
 use std::sync::Arc;
 use vestibule_oauth::token_request::EncodedTokenRequest;
@@ -27,8 +29,11 @@ pub struct Redemption {
     pub upstream: UpstreamClient,
     /// Whose tokens they become, if that is known.
     pub person: Option<Person>,
-    /// For which server.
-    pub server: ServerId,
+    /// For which server, as the request began with it.
+    pub server: Arc<Server>,
+    /// Where the server may be found moved by the time the tokens come. Nothing for tokens that are not kept and were
+    /// there before: a renewal agrees to nothing anew.
+    pub live: Option<Arc<Live>>,
     /// By what id the record has the sign-in, where it is known.
     pub flow: Option<String>,
 }
@@ -61,22 +66,32 @@ impl Parts {
             upstream,
             person,
             server,
+            live,
             flow,
         } = redemption;
         let tokens = exchange(&self.guarded, &endpoints, &request, &secrets).await?;
         if let Err(mismatch) = sign_in.token_rules.check(tokens.document.value()) {
             return Ok(Redeemed::RuleBroken(mismatch));
         }
-        let mut kept = None;
-        if let Some(person) = person {
-            let now = self.clock.unix_seconds();
-            let grant = Grant::new(&tokens, &upstream, endpoints.authority(), flow, now);
-            match self.keep(slots, person.0, server, grant).await {
-                Ok(name) => kept = Some(name),
-                // The client has its tokens whether or not they can be kept.
-                Err(error) => tracing::error!(%error, "a person's tokens could not be kept"),
+        let unmoved = match live {
+            Some(live) => live.is_in_place(&server).await,
+            None => Ok(true),
+        };
+        let kept = match (unmoved, person) {
+            (Ok(false), _) => return Err(ExchangeFault::Moved),
+            (Ok(true), Some(person)) => {
+                let now = self.clock.unix_seconds();
+                let grant = Grant::new(&tokens, &upstream, endpoints.authority(), flow, now);
+                let id = server.store_id.clone();
+                self.keep(slots, person.0, id, grant).await.map(Some)
             }
-        }
+            (unmoved, _) => unmoved.map(|_| None),
+        };
+        // The client has its tokens whether or not they can be kept.
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::error!(%error, "a person's tokens could not be kept");
+            None
+        });
         Ok(Redeemed::Tokens(Box::new(tokens), kept))
     }
 

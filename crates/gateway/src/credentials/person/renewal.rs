@@ -29,6 +29,9 @@ pub enum ExchangeFault {
     /// The server's authorization server is another one than the one that issued what is kept.
     #[error("the tokens were issued by another authorization server")]
     AnotherAuthority,
+    /// The server is elsewhere than when the person agreed to it.
+    #[error("the server was moved while its authorization server was asked; sign in again")]
+    Moved,
     /// Where people sign in could not be found.
     #[error("{0}")]
     NoEndpoints(String),
@@ -107,6 +110,7 @@ impl ExchangeFault {
                 };
                 OAuthError::new(code, said)
             }
+            Self::Moved => ours(OAuthErrorCode::InvalidGrant, &self.to_string()),
             Self::Unanswered(GuardedFault::Timeout) | Self::NoEndpoints(_) => {
                 ours(OAuthErrorCode::TemporarilyUnavailable, &self.to_string())
             }
