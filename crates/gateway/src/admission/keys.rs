@@ -14,7 +14,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -197,6 +197,8 @@ type ByDigest = HashMap<[u8; 32], Arc<VirtualKey>>;
 pub struct Keys {
     clock: Clock,
     all: ArcSwap<ByDigest>,
+    /// People who are blocked.
+    blocked: ArcSwap<HashSet<UserId>>,
     /// When the store was last heard, in milliseconds of the monotonic clock; [`NEVER`] until then.
     heard: AtomicU64,
 }
@@ -207,6 +209,7 @@ impl Keys {
         Self {
             clock,
             all: ArcSwap::default(),
+            blocked: ArcSwap::default(),
             heard: AtomicU64::new(NEVER),
         }
     }
@@ -224,6 +227,9 @@ impl Keys {
     /// Puts what the store has in the place of what was known. A key that did not change stays the same; what began
     /// with one that did is over.
     pub fn replace(&self, rows: Vec<ApiKey>, users: &[User]) {
+        let blocked = users.iter().filter(|user| user.blocked);
+        let blocked = blocked.map(|user| user.id.clone()).collect();
+        self.blocked.store(Arc::new(blocked));
         let users: HashMap<&UserId, &User> = users.iter().map(|user| (&user.id, user)).collect();
         let before = self.all.load();
         let by_id: HashMap<&str, &Arc<VirtualKey>> = before.values().map(|key| (&*key.id, key)).collect();
@@ -312,6 +318,11 @@ impl Keys {
     /// The key with this id.
     pub fn by_id(&self, id: &str) -> Option<Arc<VirtualKey>> {
         self.all.load().values().find(|key| key.id == id).cloned()
+    }
+
+    /// Whether a person is blocked; with one, so are all keys of theirs.
+    pub fn is_blocked(&self, user: &UserId) -> bool {
+        self.blocked.load().contains(user)
     }
 
     /// The key with this id, and the digest of its text.

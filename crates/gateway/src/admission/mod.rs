@@ -322,12 +322,12 @@ impl Gate {
         Some(Holder { key, digest, user })
     }
 
-    /// Who is behind a holder now: nobody, once the key is another one or another person's.
+    /// Who is behind a holder now: nobody, once the key is another one or another person's, or the person is blocked.
     pub fn behind(&self, holder: &Holder) -> Option<(Principal, UserId)> {
         let user = holder.user_id()?;
         let Some(id) = &holder.key else {
-            let same = self.master.as_ref()?.digest == holder.digest;
-            return same.then_some((Principal::Master, user));
+            let counts = self.master.as_ref()?.digest == holder.digest && !self.keys.is_blocked(&user);
+            return counts.then_some((Principal::Master, user));
         };
         let (digest, key) = self.keys.with_digest(id)?;
         let counts = digest == holder.digest && key.user.as_ref() == Some(&user);
