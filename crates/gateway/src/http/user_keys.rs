@@ -151,10 +151,30 @@ pub(crate) fn judge(server: &Server, key: &SecretString) -> Result<(), Refusal> 
         .map_err(|unfit| refused(unfit.why()))
 }
 
+/// The field of forms for keys that says where the server was when the form was shown.
+pub(crate) const PLACE: &str = "place";
+
+/// Whether `server` is where it was when the form was shown whose field [`PLACE`] says `place`.
+///
+/// # Errors
+/// [`ErrorCode::FormOutdated`].
+pub(crate) fn judge_place(server: &Server, place: &str) -> Result<(), Refusal> {
+    if place == server.place_digest() {
+        return Ok(());
+    }
+    let message = format!(
+        "The MCP server {} was moved since this form was opened, and a key goes to where it is now. Enter your key only if \
+         that is meant.",
+        server.name
+    );
+    Err(Refusal::because(ErrorCode::FormOutdated, message))
+}
+
 /// Keeps a key that was judged, and records that.
 ///
 /// # Errors
-/// When the store does not answer.
+/// [`ErrorCode::ServerChanged`] where the server is not any more where it was when the request began; when the store
+/// does not answer.
 pub(crate) async fn keep(
     worker: &Worker,
     admission: &Admission,
@@ -164,6 +184,10 @@ pub(crate) async fn keep(
     id: RequestId,
 ) -> Result<(), Refusal> {
     let people = worker.app.people.as_ref().ok_or_else(no_store)?;
+    if !worker.live.is_in_place(server).await.map_err(unavailable)? {
+        let message = format!("The MCP server {} was moved; the key is not kept.", server.name);
+        return Err(Refusal::because(ErrorCode::ServerChanged, message));
+    }
     let kept = people.own_keys.keep(person, server, key).await;
     kept.map_err(unavailable)?;
     let audit = &worker.app.audit;

@@ -18,7 +18,7 @@ use crate::config::ByokPage;
 use crate::credentials::person::Person;
 use crate::http::console::{self, NoVisitor};
 use crate::http::relay::read_body;
-use crate::http::user_keys;
+use crate::http::user_keys::{self, PLACE};
 use crate::ids::RequestId;
 use crate::policy::access;
 use crate::registry::{Server, View};
@@ -37,6 +37,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
+use url::form_urlencoded;
 use vestibule_oauth::Trust;
 use vestibule_oauth::error::OAuthError;
 use vestibule_oauth::error::OAuthErrorCode::{
@@ -236,7 +237,7 @@ impl<'a> Door<'a> {
             Ok(wish) => wish,
             Err(text) => return self.invalid(text),
         };
-        let visitor = match self.visitor().await {
+        let visitor = match self.visitor(&text).await {
             Ok(visitor) => visitor,
             Err(NoVisitor::SignIn(path)) => return to(StatusCode::SEE_OTHER, &path),
             Err(NoVisitor::Refused(refusal)) => return self.refused(&refusal),
@@ -273,6 +274,12 @@ impl<'a> Door<'a> {
         }
         if !is_own_page(&self.parts.headers, self.origin) {
             return self.invalid("The form comes from another site.");
+        }
+        let place = parameters.get(PLACE).unwrap_or_default();
+        if let Err(refusal) = user_keys::judge_place(known.server, place) {
+            let refusal = self.worker.refuse(refusal, Some(known.server), self.id);
+            let html = ask.html(Step::Key, Some(&refusal.message));
+            return page::respond(refusal.code.status(), html);
         }
         let key = parameters.get("api_key").map(SecretString::from);
         match &key {
@@ -369,12 +376,24 @@ impl<'a> Door<'a> {
         })
     }
 
-    /// Whoever sits in front of the browser, as its own request says.
-    async fn visitor(&self) -> Result<Visitor, NoVisitor> {
-        let admission = console::visitor(self.worker, self.parts, self.origin).await?;
+    /// Whoever sits in front of the browser, as its own request says. `form` is what was filled in, if it was.
+    async fn visitor(&self, form: &[u8]) -> Result<Visitor, NoVisitor> {
+        let before = (self.parts.method == Method::POST).then(|| self.page_of(form));
+        let admission = console::visitor(self.worker, self.parts, self.origin, before).await?;
         let person = Person::admitted(&self.worker.app, &admission)
             .ok_or_else(|| NoVisitor::Refused(Refusal::new(ErrorCode::NoPerson)))?;
         Ok(Visitor { admission, person })
+    }
+
+    /// The page that a form stood on, without the key.
+    fn page_of(&self, form: &[u8]) -> String {
+        const ITS_OWN: [&str; 3] = ["api_key", PLACE, "step"];
+        let fields = form_urlencoded::parse(form).filter(|(name, _)| !ITS_OWN.contains(&name.as_ref()));
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .append_pair("step", "key")
+            .finish();
+        format!("{}?{query}", self.parts.uri.path())
     }
 
     fn invalid(&self, text: &str) -> Response<Body> {
@@ -460,8 +479,9 @@ impl<'a> Door<'a> {
             user_keys::judge(server, &key).map_err(|_| refused())?;
             user_keys::keep(self.worker, &admission, &person, server, &key, self.id)
                 .await
-                .map_err(|refusal| {
-                    OAuthError::new(TemporarilyUnavailable, &refusal.message).with_status(503)
+                .map_err(|refusal| match refusal.code {
+                    ErrorCode::ServerChanged => OAuthError::new(InvalidGrant, &refusal.message),
+                    _ => OAuthError::new(TemporarilyUnavailable, &refusal.message).with_status(503),
                 })?;
         }
         let session = app

@@ -389,7 +389,7 @@ async fn by_id<'v>(
     let mut person = None;
     if !server.is_some_and(|server| server.admits_by_itself()) {
         let admission = match route {
-            Route::Endpoint(Endpoint::Authorize, _) => console::visitor(worker, parts, origin).await?,
+            Route::Endpoint(Endpoint::Authorize, _) => console::visitor(worker, parts, origin, None).await?,
             _ => worker.app.gate.admit(&parts.headers)?,
         };
         if tried.is_some() {

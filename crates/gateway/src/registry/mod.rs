@@ -10,6 +10,7 @@ use crate::config::{
 };
 use crate::credentials::per_request::names_in_headers;
 use crate::credentials::{CredentialSource, OutboundCredential};
+use crate::digest::sha256_of_parts;
 use crate::ending::Ending;
 use crate::issuer::paths::Named;
 use crate::net::bridge::{Bridge, Bridges};
@@ -19,6 +20,7 @@ use crate::policy::tools::{Names, ToolRules};
 use crate::policy::visibility::{Whereabouts, visible};
 use crate::telemetry::metrics::{Metrics, ServerMetrics};
 use crate::web::error::{ErrorCode, Refusal};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use health::Health;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::borrow::Borrow;
@@ -409,6 +411,12 @@ pub enum Party<'s> {
 }
 
 impl Server {
+    /// Tells it in its place from the same one elsewhere, on forms: what is typed in for one place goes to no other.
+    pub fn place_digest(&self) -> String {
+        let place = self.endpoint.place();
+        BASE64_URL_SAFE_NO_PAD.encode(sha256_of_parts(&[self.id.as_bytes(), place.as_bytes()]))
+    }
+
     /// Resolves when what is under way with it is over: it is there no more, or was configured otherwise and `grace` is past.
     pub fn over(&self, grace: Duration) -> impl Future<Output = End> + Send + use<> + 'static {
         let ending = self.ending.heard();

@@ -70,7 +70,7 @@ impl Site {
     }
 
     /// The same, with a session.
-    async fn call_with(&self, session: &str, path: &str) -> Got {
+    pub(crate) async fn call_with(&self, session: &str, path: &str) -> Got {
         let request = self.gateway.http.post(self.gateway.url(path));
         got(request.bearer_auth(session).json(&echo("hello"))).await
     }
@@ -106,6 +106,7 @@ impl Site {
     ) -> RequestBuilder {
         let mut form = wish(change);
         form.insert("api_key", key.into());
+        form.insert("place", place(&self.gateway));
         self.gateway.http.post(self.gateway.url(path)).form(&form)
     }
 
@@ -148,6 +149,12 @@ impl Site {
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body["access_token"].as_str().expect("a token").to_owned()
     }
+}
+
+/// What forms say of where `one` is.
+pub(crate) fn place(gateway: &TestGateway) -> String {
+    let app = gateway.live.app();
+    app.registry.named("one").expect("a server").place_digest()
 }
 
 pub(crate) fn wish(change: impl FnOnce(&mut HashMap<&'static str, String>)) -> HashMap<&'static str, String> {

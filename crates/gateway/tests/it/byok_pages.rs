@@ -3,27 +3,29 @@
 
 use crate::audit_harness::only;
 use crate::browser::parameter;
-use crate::byok::{ALICES, REDIRECT, Site, VERIFIER, wish};
+use crate::byok::{ALICES, REDIRECT, Site, VERIFIER, place, wish};
 use crate::console_harness::{Person, count, html, text};
-use crate::harness::{Got, KEY, assert_nothing_secret_logged, echo, got, keyed};
+use crate::harness::{Got, KEY, TestGateway, assert_nothing_secret_logged, echo, got, keyed};
 use crate::people::Town;
 use crate::servers_harness::{add, change};
 use scraper::{Html, Selector};
 use serde_json::json;
+use url::Url;
 use vestibule_testkit::Upstream;
 
 /// What browsers send for a page.
 const PAGE: [(&str, &str); 1] = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
 
 /// The form of the second step as the page has it, with this key.
-fn filled(key: &str) -> Vec<(&'static str, String)> {
+fn filled(gateway: &TestGateway, key: &str) -> Vec<(&'static str, String)> {
     let mut form: Vec<_> = wish(|_| {}).into_iter().collect();
     form.push(("api_key", key.to_owned()));
+    form.push(("place", place(gateway)));
     form
 }
 
 async fn send(person: &Person<'_>, path: &str, key: &str) -> Got {
-    let form = filled(key);
+    let form = filled(person.gateway, key);
     let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
     person.send(path, &form).await
 }
@@ -80,7 +82,7 @@ async fn a_session_brings_a_key_for_its_own_person_from_a_page_of_ours_alone() {
     let site = Site::start().await;
     let path = "/one/authorize";
     let alice = Person::signed_in(&site.gateway, &site.alice, "").await;
-    let form = filled("canary-planted");
+    let form = filled(&site.gateway, "canary-planted");
     let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let url = site.gateway.url(path);
     let other_port = format!("http://127.0.0.1:{}", site.gateway.address.port() ^ 1);
@@ -159,6 +161,8 @@ async fn my_connections_have_a_card_for_each_server_that_wants_a_key() {
     let site = Site::start().await;
     let alice = Person::signed_in(&site.gateway, &site.alice, "").await;
     let path = "/ui/connections/one-id/key";
+    let place = place(&site.gateway);
+    let place = ("place", place.as_str());
     let page = alice.page("/ui/connections").await;
     assert_eq!(
         (text(&page, "main section h2"), text(&page, "main .chip")),
@@ -171,19 +175,19 @@ async fn my_connections_have_a_card_for_each_server_that_wants_a_key() {
         count(&form, "main a[target=_blank][rel='noopener noreferrer']"),
         1
     );
-    let page = alice.done(path, &[("api_key", ALICES)]).await;
+    let page = alice.done(path, &[("api_key", ALICES), place]).await;
     assert_eq!(text(&page, "[role=status]"), "Your key for one is kept.");
     assert_eq!(text(&page, "main .chip"), "key kept");
     assert_eq!(site.call(&site.alice).await.status, 200);
     assert_eq!(site.shown().as_deref(), Some(ALICES));
-    let page = alice.done(path, &[("api_key", "canary-newer")]).await;
+    let page = alice.done(path, &[("api_key", "canary-newer"), place]).await;
     assert!(!page.html().contains("canary"), "no page repeats a key");
     assert_eq!(site.call(&site.alice).await.status, 200);
     assert_eq!(site.shown().as_deref(), Some("canary-newer"));
 
     // One that does not fit is asked for again and not repeated, and nothing changes.
     for wrong in ["canary\u{1}bad", "", " "] {
-        let again = alice.send(path, &[("api_key", wrong)]).await;
+        let again = alice.send(path, &[("api_key", wrong), place]).await;
         assert_eq!(again.status, 400);
         let page = html(&again);
         assert_eq!(count(&page, "input[name=api_key][aria-invalid=true]"), 1);
@@ -202,7 +206,7 @@ async fn my_connections_have_a_card_for_each_server_that_wants_a_key() {
         let foreign = [("origin", "https://evil.example")];
         let answer = alice
             .browser
-            .submit(&url, &[("api_key", "canary-planted")], &foreign)
+            .submit(&url, &[("api_key", "canary-planted"), place], &foreign)
             .await;
         assert_eq!(answer.status, 403, "{path}");
     }
@@ -211,18 +215,24 @@ async fn my_connections_have_a_card_for_each_server_that_wants_a_key() {
     let carol = Person::signed_in(&site.gateway, &carols, "").await;
     assert!(text(&carol.page("/ui/connections").await, "main").contains("Nothing to connect"));
     assert_eq!(
-        carol.send(path, &[("api_key", "canary-planted")]).await.status,
+        carol
+            .send(path, &[("api_key", "canary-planted"), place])
+            .await
+            .status,
         403
     );
     assert_eq!(carol.open(path).await.status, 403);
     for other in ["two", "nothing"] {
         let path = format!("/ui/connections/{other}/key");
-        let answer = alice.send(&path, &[("api_key", "canary-planted")]).await;
+        let answer = alice.send(&path, &[("api_key", "canary-planted"), place]).await;
         assert_eq!(answer.status, 400, "{other}");
     }
     let master = Person::signed_in(&site.gateway, KEY, "").await;
     assert_eq!(
-        master.send(path, &[("api_key", "canary-planted")]).await.status,
+        master
+            .send(path, &[("api_key", "canary-planted"), place])
+            .await
+            .status,
         400
     );
     assert_eq!(site.call(&site.alice).await.status, 200);
@@ -260,7 +270,7 @@ async fn a_key_for_a_server_that_moved_is_not_kept_for_where_it_is_now() {
         "auth_type": "api_key", "is_byok": true});
     add(&gateway, &server).await;
     gateway.looks().await;
-    let form = filled(ALICES);
+    let form = filled(&gateway, ALICES);
     let page = gateway.http.post(gateway.url("/one/authorize")).form(&form);
     let answer = got(page.header("x-litellm-api-key", &alice)).await;
     let code = parameter(answer.header("location"), "code").expect("a code");
@@ -281,4 +291,126 @@ async fn a_key_for_a_server_that_moved_is_not_kept_for_where_it_is_now() {
     assert_eq!(call.code(), "byok_auth_required");
     there.assert_never_seen(ALICES);
     assert!(there.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_form_that_was_opened_before_the_server_moved_keeps_nothing() {
+    let town = Town::new().await;
+    let key = town.key("alices", "alice", &["one"]).await;
+    let gateway = town.start(keyed("")).start().await;
+    let [here, there] = [Upstream::start().await, Upstream::start().await];
+    let server = json!({"server_name": "one", "server_id": "one-id", "url": here.url(), "transport": "http",
+        "auth_type": "api_key", "is_byok": true});
+    add(&gateway, &server).await;
+    gateway.looks().await;
+    let alice = Person::signed_in(&gateway, &key, "").await;
+    let query: Vec<_> = wish(|_| {})
+        .into_iter()
+        .chain([("step", "key".to_owned())])
+        .collect();
+    let second = Url::parse_with_params(&gateway.url("/one/authorize"), query).expect("a URL");
+    let own = "/ui/connections/one-id/key";
+    let second_page = alice.browser.open_with(second.as_str(), &PAGE).await;
+    let opened = [html(&second_page), alice.page(own).await];
+    let opened = opened.map(|page| value(&page, "input[name=place]", "value"));
+    change(&gateway, &json!({"server_id": "one-id", "url": there.url()})).await;
+    for (path, place) in ["/one/authorize", own].into_iter().zip(&opened) {
+        let mut form: Vec<_> = wish(|_| {}).into_iter().collect();
+        form.push(("api_key", ALICES.to_owned()));
+        for said in [Some(place), None] {
+            let mut form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            form.extend(said.map(|place| ("place", place.as_str())));
+            let again = alice.send(path, &form).await;
+            assert_eq!(
+                (again.status, again.header("location")),
+                (409, ""),
+                "{path}: {again:?}"
+            );
+            let page = html(&again);
+            assert!(
+                page.html().contains("was moved since this form was opened"),
+                "{}",
+                page.html()
+            );
+            assert!(!page.html().contains(ALICES), "{}", page.html());
+            // What is shown now is for where the server is now.
+            let now = value(&page, "input[name=place]", "value");
+            assert_ne!(&now, place);
+        }
+        assert_eq!(text(&alice.page("/ui/connections").await, "main .chip"), "no key");
+    }
+    there.assert_never_seen(ALICES);
+    // Whoever means the new place types the key in once more.
+    let again = alice.page(own).await;
+    let now = value(&again, "input[name=place]", "value");
+    let page = alice.done(own, &[("api_key", ALICES), ("place", &now)]).await;
+    assert_eq!(text(&page, "main .chip"), "key kept");
+}
+
+#[tokio::test]
+async fn a_form_that_arrives_after_the_session_leads_to_the_sign_in_and_back() {
+    let site = Site::start().await;
+    let alice = Person::signed_in(&site.gateway, &site.alice, "").await;
+    alice.send("/ui/logout", &[]).await;
+    let form = filled(&site.gateway, ALICES);
+    let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let origin = ("origin", alice.origin.as_str());
+    for path in ["/one/authorize", "/v1/mcp/oauth/authorize"] {
+        let url = site.gateway.url(path);
+        let script = alice.browser.submit(&url, &form, &[origin]).await;
+        assert_eq!((script.status, script.header("location")), (401, ""));
+        let sent = alice.browser.submit(&url, &form, &[origin, PAGE[0]]).await;
+        let login = sent.header("location");
+        assert_eq!(sent.status, 303, "{sent:?}");
+        assert!(
+            login.starts_with("/ui/login?") && !login.contains(ALICES),
+            "{login}"
+        );
+        let page = alice.page(login).await;
+        assert!(text(&page, "[role=alert]").contains("nothing of what you sent was saved"));
+        let next = value(&page, "input[name=next]", "value");
+        assert!(next.starts_with(&format!("{path}?")), "{next}");
+        let other = Person::signed_in(&site.gateway, &site.alice, "").await;
+        let back = other.browser.open_with(&site.gateway.url(&next), &PAGE).await;
+        assert_eq!(
+            count(&html(&back), "form[method=post] input[name=api_key]"),
+            1,
+            "{back:?}"
+        );
+    }
+    assert_eq!(site.call(&site.alice).await.code(), "byok_auth_required");
+    assert_nothing_secret_logged(&[ALICES]);
+}
+
+#[tokio::test]
+async fn a_session_of_a_person_who_is_blocked_counts_no_longer() {
+    let site = Site::start().await;
+    let ada = Person::signed_in(&site.gateway, KEY, "ada").await;
+    let tokens = redeem(&site, &send(&ada, "/one/authorize", ALICES).await).await;
+    let session = tokens.body["access_token"].as_str().expect("a token").to_owned();
+    let later = send(&ada, "/one/authorize", ALICES).await;
+    assert_eq!(site.call_with(&session, "/one/mcp").await.status, 200);
+    let block = |blocked: bool| {
+        let body = json!({"user_id": "ada", "blocked": blocked});
+        let request = site.gateway.http.post(site.gateway.url("/user/update"));
+        got(request.bearer_auth(KEY).json(&body))
+    };
+    assert_eq!(block(true).await.status, 200);
+    let call = site.call_with(&session, "/one/mcp").await;
+    assert_eq!((call.status, call.code()), (401, "server_session_ended"));
+    let refused = redeem(&site, &later).await;
+    assert_eq!(
+        (refused.status, &refused.body["error"]),
+        (400, &json!("invalid_grant"))
+    );
+    // Others are who they were.
+    let bob = Person::signed_in(&site.gateway, KEY, "bob-the-operator").await;
+    assert_eq!(
+        redeem(&site, &send(&bob, "/one/authorize", ALICES).await)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(block(false).await.status, 200);
+    assert_eq!(site.call_with(&session, "/one/mcp").await.status, 200);
 }

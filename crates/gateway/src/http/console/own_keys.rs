@@ -8,7 +8,7 @@ use super::parts::{Field, Question, Tone, chip, encoded, facts, time};
 use super::session::{Visit, unavailable};
 use crate::config::ByokPage;
 use crate::credentials::person::Person;
-use crate::http::user_keys;
+use crate::http::user_keys::{self, PLACE};
 use crate::policy::access;
 use crate::registry::Server;
 use crate::web::error::{ErrorCode, Refusal};
@@ -96,19 +96,22 @@ pub(super) async fn page(visit: Visit, Path(id): Path<String>) -> Answer {
 
 /// `POST /ui/connections/{server}/key`.
 pub(super) async fn keep(visit: Visit, Path(id): Path<String>, fields: Fields) -> Answer {
-    let key = SecretString::from(fields.get("api_key"));
-    match kept_now(&visit, &id, &key).await {
+    match kept_now(&visit, &id, &fields).await {
         Ok(flash) => visit.done(Section::Connections.path(), &flash),
-        Err(refusal) if refusal.code == ErrorCode::ByokKeyMalformed => corrected(&visit, &id, refusal),
-        Err(refusal) => visit.refusal(refusal),
+        Err(refusal) => match refusal.code {
+            ErrorCode::ByokKeyMalformed | ErrorCode::FormOutdated => corrected(&visit, &id, refusal),
+            _ => visit.refusal(refusal),
+        },
     }
 }
 
-async fn kept_now(visit: &Visit, id: &str, key: &SecretString) -> Result<Flash, Refusal> {
+async fn kept_now(visit: &Visit, id: &str, fields: &Fields) -> Result<Flash, Refusal> {
     let person = visit.person()?;
     let (server, _) = brought_one(visit, id)?;
-    user_keys::judge(server, key)?;
-    user_keys::keep(&visit.worker, &visit.admission, &person, server, key, visit.id).await?;
+    user_keys::judge_place(server, fields.get(PLACE))?;
+    let key = SecretString::from(fields.get("api_key"));
+    user_keys::judge(server, &key)?;
+    user_keys::keep(&visit.worker, &visit.admission, &person, server, &key, visit.id).await?;
     let text = format!("Your key for {} is kept.", server.name);
     Ok(Flash::new(Tone::Good, text))
 }
@@ -142,6 +145,7 @@ fn form(server: &Server, page: &ByokPage, wrong: &str) -> Markup {
             @if let Some(help) = &page.help {
                 p { a href=(help) target="_blank" rel="noopener noreferrer" { "Where to get a key" } }
             }
+            input type="hidden" name=(PLACE) value=(server.place_digest());
             (key.html())
             div.row {
                 button.primary type="submit" { "Save" }

@@ -244,11 +244,17 @@ impl From<Refusal> for NoVisitor {
 
 /// Who is in front of a page of the gateway's beside the console: whose key stands on the request, and else who is signed
 /// in at the console with this browser. A key that does not count is no reason to look for a session. Browsers add the
-/// session by themselves, so with it a form counts only when it comes from a page of ours.
+/// session by themselves, so with it a form counts only when it comes from a page of ours. `before` is the page that a
+/// form stood on, where one may be sent again from there.
 ///
 /// # Errors
 /// When it is nobody.
-pub(crate) async fn visitor(worker: &Worker, parts: &Parts, origin: &Origin) -> Result<Admission, NoVisitor> {
+pub(crate) async fn visitor(
+    worker: &Worker,
+    parts: &Parts,
+    origin: &Origin,
+    before: Option<String>,
+) -> Result<Admission, NoVisitor> {
     let refusal = match worker.app.gate.admit(&parts.headers) {
         Ok(admission) => {
             note::admitted(&worker.app, &admission);
@@ -265,28 +271,29 @@ pub(crate) async fn visitor(worker: &Worker, parts: &Parts, origin: &Origin) -> 
             note::admitted(&worker.app, &admission);
             Ok(admission)
         }
-        Err(NoVisit::SignIn(why)) if wants_a_page(parts) => {
-            Err(NoVisitor::SignIn(sign_in_path(parts, origin, why)))
+        Err(NoVisit::SignIn(why)) if wants_a_page(parts, before.is_some()) => {
+            Err(NoVisitor::SignIn(sign_in_path(parts, why, || before)))
         }
         Err(NoVisit::SignIn(_)) => Err(refusal.into()),
         Err(NoVisit::Refused(refusal)) => Err(refusal.into()),
     }
 }
 
-/// Whether somebody opens a page, and no script asks.
-fn wants_a_page(parts: &Parts) -> bool {
+/// Whether somebody opens a page, or sends a form from one, and no script asks.
+fn wants_a_page(parts: &Parts, is_form: bool) -> bool {
     let accepted = parts.headers.get_all(header::ACCEPT).iter();
     let mut accepted = accepted.filter_map(|value| value.to_str().ok());
-    parts.method == Method::GET && accepted.any(|kinds| kinds.contains("text/html"))
+    (is_form || parts.method == Method::GET) && accepted.any(|kinds| kinds.contains("text/html"))
 }
 
 /// To the page where people sign in, and from there back: to the page, or to the one that the form stood on. What the
 /// form said goes nowhere.
 fn to_sign_in(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> Answer {
-    see_other(&sign_in_path(parts, ours, why)).into_response()
+    see_other(&sign_in_path(parts, why, || page_before(&parts.headers, ours))).into_response()
 }
 
-fn sign_in_path(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> String {
+/// `before` is the page that a form stood on.
+fn sign_in_path(parts: &Parts, why: Option<ErrorCode>, before: impl FnOnce() -> Option<String>) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     if let Some(why) = why {
         query.append_pair("ended", why.name());
@@ -295,7 +302,7 @@ fn sign_in_path(parts: &Parts, ours: &Origin, why: Option<ErrorCode>) -> String 
         parts.uri.path_and_query().map(ToString::to_string)
     } else {
         query.append_pair(UNSENT, "1");
-        page_before(&parts.headers, ours)
+        before()
     };
     if let Some(next) = next {
         query.append_pair("next", &next);

@@ -3,6 +3,7 @@
 
 use super::Wish;
 use crate::config::ByokPage;
+use crate::http::user_keys::PLACE;
 use crate::registry::Server;
 use crate::web::page::escape;
 use std::fmt::Write;
@@ -96,12 +97,13 @@ impl Ask<'_> {
         };
         format!(
             "<p>Step 2 of 2.</p>\n{fault}{hint}{}<form method=\"post\" action=\"?\">{}\
-             <label for=\"api_key\">Your key for {}</label>\
+             <input type=\"hidden\" name=\"{PLACE}\" value=\"{}\"><label for=\"api_key\">Your key for {}</label>\
              <input id=\"api_key\" name=\"api_key\" type=\"password\" autocomplete=\"off\" spellcheck=\"false\"{required}>\n\
              <p>It is kept encrypted, and sent to this MCP server alone, for your calls alone.</p>\n\
              <button type=\"submit\">Connect &amp; Authorize</button></form>\n",
             self.help(),
             self.fields(),
+            self.server.place_digest(),
             escape(&self.server.name),
         )
     }
