@@ -162,8 +162,7 @@ impl Slot {
         let (next, renewed) = self.kept(&name).await?;
         if renewed == version {
             // What is kept lasts as long as it lasts; no other provider renews it.
-            let fault = self.state().last_fault.clone();
-            if matches!(fault, Some(ExchangeFault::AnotherAuthority)) {
+            if matches!(self.backing_off(now), Some(ExchangeFault::AnotherAuthority)) {
                 return Err(NoToken::SignIn);
             }
             return Err(NoToken::Renewal(ExchangeFault::NoEndpoints(
