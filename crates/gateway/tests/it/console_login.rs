@@ -438,6 +438,34 @@ async fn tries_to_sign_in_are_limited() {
 }
 
 #[tokio::test]
+async fn the_way_on_names_no_server_that_one_may_not_use() {
+    let place = Place::new();
+    let store = place.store().await;
+    put_user(&store, "ada", "member").await;
+    let only = r#"{"object_permission": {"mcp_servers": ["hub_server"]}}"#;
+    let key = put_key(&store, "adas", Some("ada"), only).await;
+    let server = |name: &str| {
+        let fields = format!("url: http://127.0.0.1:9/mcp\nauth_type: oauth2\nserver_id: id-{name}");
+        entry(&format!("{name}_server"), &fields)
+    };
+    let gateway = place
+        .start(keyed(&format!("{}{}", server("hub"), server("vault"))))
+        .start()
+        .await;
+    for (id, told) in [("id-hub", "connect hub_server"), ("id-vault", "connect id-vault")] {
+        let person = Person::at(&gateway);
+        let next = format!("/ui/connect/{id}");
+        let got = person.send("/ui/login", &[("key", &key), ("next", &next)]).await;
+        let again = person.open(&format!("/ui/login?next={next}")).await;
+        for got in [got, again] {
+            let said = text(&html(&got), "main");
+            assert!(got.status == 200 && said.contains(told), "{said}");
+            assert!(!said.contains("vault_server"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn no_sign_in_redirects_into_another() {
     let gateway =
         TestGateway::with_servers(&entry("hub", "url: http://127.0.0.1:9/mcp\nauth_type: oauth2")).await;

@@ -13,11 +13,12 @@ use crate::http::admin::actor;
 use crate::http::router::peer_of;
 use crate::ids::RequestId;
 use crate::issuer::{self, connect::REDIRECT_PATH};
+use crate::policy::access;
 use crate::web::error::{ErrorCode, Refusal, shown};
 use axum::extract::{Extension, State};
 use axum::response::IntoResponse;
 use http::request::Parts;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use maud::{Markup, html};
 use std::sync::Arc;
 use url::Url;
@@ -40,7 +41,7 @@ pub(super) async fn page(
     let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let next = next_of(&query);
     match session::of(&worker, &parts.headers, is_secure(&origin)).await {
-        Ok(_) => return onward(&worker, next),
+        Ok((admission, _)) => return onward(&worker, &parts, &admission, next),
         Err(NoVisit::Refused(refusal)) => return layout::bare_refusal(&worker, refusal, id),
         Err(NoVisit::SignIn(_)) => {}
     }
@@ -77,8 +78,12 @@ pub(super) async fn sign_in(
     let user = fields.get("user_id");
     let unsent = fields.filled(UNSENT).is_some();
     match begin(&worker, &origin, &parts, &fields, id).await {
-        Ok((cookie, session)) => {
-            let mut response = onward(&worker, next);
+        Ok(Begun {
+            admission,
+            cookie,
+            session,
+        }) => {
+            let mut response = onward(&worker, &parts, &admission, next);
             response.headers_mut().append(header::SET_COOKIE, cookie);
             if unsent {
                 let flash = Flash::new(
@@ -110,14 +115,24 @@ pub(super) async fn sign_in(
     }
 }
 
-/// Begins a session; gives its `Set-Cookie`, and what the store finds it by.
+/// A session that has begun.
+struct Begun {
+    /// Whose.
+    admission: Admission,
+    /// Its `Set-Cookie`.
+    cookie: HeaderValue,
+    /// What the store finds it by.
+    session: [u8; 32],
+}
+
+/// Begins a session.
 async fn begin(
     worker: &Worker,
     origin: &Origin,
     parts: &Parts,
     fields: &Fields,
     id: RequestId,
-) -> Result<(http::HeaderValue, [u8; 32]), Refusal> {
+) -> Result<Begun, Refusal> {
     let app = &worker.app;
     if !app.gate.asks_for_keys() {
         return Err(Refusal::new(ErrorCode::ConsoleClosed));
@@ -170,12 +185,16 @@ async fn begin(
         .map_err(|error| session::unavailable(&error))?;
     let actor = actor(&admission);
     app.audit.changed(&actor, "session.begin", &actor.name, id);
-    Ok((cookie, digest))
+    Ok(Begun {
+        admission,
+        cookie,
+        session: digest,
+    })
 }
 
 /// On to `next`, or to the question whether to.
-fn onward(worker: &Worker, next: &str) -> Answer {
-    match connecting(worker, next) {
+fn onward(worker: &Worker, parts: &Parts, admission: &Admission, next: &str) -> Answer {
+    match connecting(worker, parts, admission, next) {
         Some(what) => go_on(next, &what),
         None => see_other(next).into_response(),
     }
@@ -184,7 +203,7 @@ fn onward(worker: &Worker, next: &str) -> Answer {
 /// What `next` would connect, where it leads to a provider. No redirect does: a link on any page leads here, and a
 /// person's own click is what asks first. Nor could the answer to a form, since browsers hold `form-action` of the policy
 /// against every redirect.
-fn connecting(worker: &Worker, next: &str) -> Option<String> {
+fn connecting(worker: &Worker, parts: &Parts, admission: &Admission, next: &str) -> Option<String> {
     // As a browser reads it, without dots.
     let url = Url::parse("http://here").ok()?.join(next).ok()?;
     if url.path() == REDIRECT_PATH || issuer::paths::is_authorize(url.path()) {
@@ -194,7 +213,10 @@ fn connecting(worker: &Worker, next: &str) -> Option<String> {
         "" | "/" => Some("connect all servers".to_owned()),
         rest => {
             let id = rest.strip_prefix('/')?;
-            let server = worker.app.registry.by_id(id);
+            let servers = worker.app.servers_for(&parts.headers, peer_of(parts));
+            let server = servers.by_id_or_name(id);
+            // Of others not even the names are told.
+            let server = server.filter(|server| access::permit(admission, server).is_ok());
             let name = server.map_or_else(|| shown(id, NAME_SHOWN), |server| server.name.clone());
             Some(format!("connect {name}"))
         }
