@@ -10,6 +10,7 @@ use crate::http::console::parts::{Tone, note};
 use crate::http::console::session::Visit;
 use crate::http::relay::rest;
 use crate::http::relay::upstream_client::Caller;
+use crate::ids::RequestId;
 use crate::registry::health::Step;
 use crate::web::error::{Refusal, shown};
 use http::HeaderMap;
@@ -33,7 +34,7 @@ enum Outcome {
     Listed(Vec<String>),
     /// Nobody asks it with what the gateway has.
     Unasked(&'static str),
-    Failed(Refusal),
+    Failed(Refusal, RequestId),
     TooMany,
 }
 
@@ -56,7 +57,7 @@ pub(super) async fn attempt(
         .changed(actor, "server.try", &preview.server.name, visit.id);
     let outcome = asked(visit, &preview).await;
     let probed = match (&outcome, url) {
-        (Outcome::Unasked(_) | Outcome::Failed(_), Some(url)) => Some(probe(app, &url).await),
+        (Outcome::Unasked(_) | Outcome::Failed(..), Some(url)) => Some(probe(app, &url).await),
         _ => None,
     };
     Ok(Tried { outcome, probed })
@@ -73,7 +74,10 @@ async fn asked(visit: &Visit, preview: &Preview) -> Outcome {
             let names = listing.tools.iter().filter_map(|tool| tool["name"].as_str());
             Outcome::Listed(names.map(|name| shown(name, NAME_SHOWN)).collect())
         }
-        Err(refusal) => Outcome::Failed(refusal),
+        Err(refusal) => {
+            let refusal = visit.worker.refuse(refusal, Some(&preview.server), visit.id);
+            Outcome::Failed(refusal, visit.id)
+        }
     }
 }
 
@@ -125,12 +129,13 @@ impl Outcome {
                 Tone::Plain,
                 &html! { p { (why) " Its tools can be tried when it is saved." } },
             ),
-            Self::Failed(refusal) => note(
+            Self::Failed(refusal, id) => note(
                 Tone::Bad,
                 &html! {
                     p { (refusal.message) }
                     p { (refusal.code.next_step()) }
                     p.quiet { code { (refusal.code.name()) } ", in the step " (Step::of(refusal.code).name()) }
+                    p.quiet { "Request id: " code { (id) } }
                 },
             ),
             Self::TooMany => note(
