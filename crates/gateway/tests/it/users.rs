@@ -374,12 +374,15 @@ async fn tokens_are_the_owners_and_go_with_them() {
         );
     }
     // A forged name changes nothing, wherever it stands.
-    let request = gateway.http.get(gateway.url(&format!("{status}?user_id=ada")));
-    let forged = request
-        .header("x-litellm-api-key", &bob)
-        .header("x-litellm-end-user-id", "ada")
-        .header("x-user-id", "ada");
-    assert_eq!(got(forged).await.body["has_credential"], false);
+    let forged = |query: &str| {
+        let request = gateway.http.get(gateway.url(&format!("{status}{query}")));
+        request
+            .header("x-litellm-api-key", &bob)
+            .header("x-litellm-end-user-id", "ada")
+            .header("x-user-id", "ada")
+    };
+    assert_eq!(got(forged("")).await.body["has_credential"], false);
+    assert_eq!(got(forged("?user_id=ada")).await.status, 400);
     let path = "/v1/mcp/server/one/oauth-user-credential";
     assert_eq!(
         ask(&gateway, &bob, Method::DELETE, path, Value::Null)
