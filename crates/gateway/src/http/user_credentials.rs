@@ -196,6 +196,7 @@ pub(crate) async fn status(
 
 /// Tokens that were got elsewhere.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Brought {
     access_token: String,
     refresh_token: Option<String>,
@@ -219,7 +220,7 @@ pub(crate) async fn put(
         let body = read_body(body, BODY_LIMIT, worker.app.limits.body_timeout).await?;
         let wrong = |what: &'static str| Refusal::because(ErrorCode::MissingParameter, what);
         let brought: Brought = serde_json::from_slice(&body).map_err(|_| {
-            wrong("The body takes access_token, and may have refresh_token, expires_in and scopes.")
+            wrong("The body takes access_token, and may have refresh_token, expires_in and scopes; nothing else.")
         })?;
         let client = match (&asked.sign_in.client, &brought.refresh_token) {
             (Some(client), _) => client.clone(),

@@ -173,6 +173,8 @@ async fn tokens_from_elsewhere_are_kept_too() {
         json!({"access_token": 1}),
         json!({"access_token": ""}),
         json!({"access_token": "a\nb"}),
+        // A token response as it is: its scope would be lost without a word.
+        json!({"access_token": "a", "token_type": "Bearer", "scope": "a b"}),
         // There is no client that it could be refreshed with.
         json!({"access_token": "a", "refresh_token": "b"}),
     ] {
